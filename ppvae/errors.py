@@ -1,0 +1,13 @@
+"""The one exception for a user's mistake: the command line turns it into one line and exit status 2."""
+
+
+class PpvaeError(ValueError):
+    """Bad input. Its message is one line that names the thing and the way out."""
+
+
+class NonFiniteError(PpvaeError):
+    """A bound became NaN or infinite; the message names the step and the sites or parameters at fault."""
+
+
+class CheckError(PpvaeError):
+    """`ppvae.check` found that a model, its guide and its φ disagree."""
