@@ -1,0 +1,77 @@
+"""Local variational parameters φ: one flat unconstrained row a datapoint, read as a dict of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+from torch.distributions.constraint_registry import transform_to
+
+from ppvae.errors import PpvaeError
+
+Phi = dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Local:
+    """One entry of φ.
+
+    Args:
+        start: value of one row before any inference, shape [*event].
+        support: a `torch.distributions.constraints` object; `transform_to(support)` maps ℝⁿ onto it.
+    """
+
+    start: Tensor
+    support: constraints.Constraint = field(default_factory=lambda: constraints.real)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.start, Tensor) or not self.start.is_floating_point():
+            raise PpvaeError(f"Local(start) must be a floating-point tensor, got {self.start!r}")
+        if not bool(self.support.check(self.start).all()):
+            raise PpvaeError(f"Local(start) lies outside its support {self.support}: {self.start!r}")
+
+
+class Layout:
+    """Where each entry of φ lies in the flat row of `width` unconstrained numbers."""
+
+    def __init__(self, phi: Mapping[str, Local]) -> None:
+        self.entries: dict[str, tuple[slice, torch.Size, constraints.Constraint]] = {}
+        rows, at = [], 0
+        for name, local in phi.items():
+            if not isinstance(local, Local):
+                raise PpvaeError(f"phi[{name!r}] must be a ppvae.Local, got {type(local).__name__}")
+            raw = transform_to(local.support).inv(local.start.detach())
+            if not bool(raw.isfinite().all()):
+                raise PpvaeError(f"phi[{name!r}] starts on the edge of its support {local.support}: move it inside")
+            self.entries[name] = (slice(at, at + raw.numel()), raw.shape, local.support)
+            rows.append(raw.reshape(-1))
+            at += raw.numel()
+        self.width = at
+        self.start = torch.cat(rows) if rows else torch.zeros(0)
+
+    def unpack(self, rows: Tensor) -> Phi:
+        """Rows [*batch, width] → φ, each entry [*batch, *event], inside its support."""
+        phi = {}
+        for name, (where, shape, support) in self.entries.items():
+            raw = rows[..., where]
+            if len(shape) != 1:
+                raw = raw.reshape(*rows.shape[:-1], *shape)
+            phi[name] = raw if support is constraints.real else transform_to(support)(raw)
+        return phi
+
+    def pack(self, phi: Mapping[str, Tensor], batch: int) -> Tensor:
+        """φ → rows [batch, width]: the inverse of `unpack`."""
+        if missing := self.entries.keys() ^ phi.keys():
+            raise PpvaeError(f"φ must have the entries {sorted(self.entries)}, differs in {sorted(missing)}")
+        rows = [
+            transform_to(support).inv(phi[name]).reshape(batch, -1) for name, (_, _, support) in self.entries.items()
+        ]
+        return torch.cat(rows, -1) if rows else torch.zeros(batch, 0)
+
+
+def select(phi: Phi, index: Tensor) -> Phi:
+    """The rows `index` of every entry of φ."""
+    return {name: value[index] for name, value in phi.items()}

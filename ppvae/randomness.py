@@ -1,0 +1,42 @@
+"""Random numbers that depend on a seed and a position, never on how the work was cut up.
+
+Pyro draws from torch's global generator. Evaluation therefore seeds that generator for each fixed block of
+(data positions × particles) inside `fork_rng`, and the caller's random state is as it was afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from ppvae.errors import PpvaeError
+
+
+def check_seed(seed: int) -> int:
+    """The seed, if it is one."""
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise PpvaeError(f"seed must be a whole number ≥ 0, got {seed!r}")
+    return int(seed)
+
+
+def block_seed(*key: int) -> int:
+    """One 63-bit seed out of (seed, stream, block…)."""
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@contextmanager
+def forked(device: torch.device) -> Iterator[None]:
+    """Leave the global random state as it was found."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield
+
+
+@contextmanager
+def seeded(*key: int, device: torch.device) -> Iterator[None]:
+    """Run with the global generator seeded from the key, then give the caller's state back."""
+    with forked(device):
+        torch.manual_seed(block_seed(*key))
+        yield
