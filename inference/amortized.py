@@ -1,0 +1,48 @@
+"""Amortized inference: φᵢ = f_λ(xᵢ), one encoder for all datapoints.
+
+The recognition network maps x to features, and a linear head of the width of φ reads the local parameters off
+them. The head's weights start at zero and its bias at the declared φ, so that training starts from the same
+bound as every other strategy. Kingma & Welling (2014), "Auto-Encoding Variational Bayes"; Rezende, Mohamed &
+Wierstra (2014).
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+import ppvae
+from ppvae.local import Phi
+from ppvae.nets import default_encoder
+from ppvae.strategy import Batch, Bound
+
+
+@ppvae.register("amortized")
+class Amortized(ppvae.Strategy):
+    """φ = head(encoder(x)).
+
+    Args:
+        encoder: x [B, *event] → features [B, ...]; the model's own where None, else a default network.
+    """
+
+    def __init__(self, model: ppvae.Model, x: Tensor, *, encoder: nn.Module | None = None) -> None:
+        super().__init__(model, x)
+        if encoder is not None and not isinstance(encoder, nn.Module):
+            raise ppvae.PpvaeError(f"encoder must be a torch.nn.Module, got {type(encoder).__name__}")
+        self.encoder = copy.deepcopy(encoder) or model.encoder() or default_encoder(x)
+        with torch.no_grad():
+            training = self.encoder.training
+            features = self.encoder.eval()(x[:2])
+            self.encoder.train(training)
+        if not isinstance(features, Tensor) or features.dim() < 2 or len(features) != len(x[:2]):
+            shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+            raise ppvae.PpvaeError(f"the encoder maps {len(x[:2])} datapoints to {shape}: it must give [B, features]")
+        self.head = nn.Linear(features[0].numel(), self.layout.width)
+        nn.init.zeros_(self.head.weight)
+        with torch.no_grad():
+            self.head.bias.copy_(self.start)
+
+    def forward(self, batch: Batch, bound: Bound) -> Phi:
+        return self.layout.unpack(self.head(self.encoder(batch.x).flatten(1)))

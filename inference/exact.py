@@ -1,0 +1,35 @@
+"""Exact inference: φ is the true posterior under the current θ.
+
+It exists where the model gives `exact_phi(x)` (a finite sum, a linear Gaussian), or where nothing is left to
+infer because every latent is enumerated and summed out by the model itself. The bound is then log p(x), and a
+fit is gradient EM: the E-step of Dempster, Laird & Rubin (1977), and one gradient step of the M-step.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+import ppvae
+from ppvae.local import Phi
+from ppvae.model import overrides
+from ppvae.strategy import Batch, Bound
+
+
+@ppvae.register("exact")
+class Exact(ppvae.Strategy):
+    """φ = model.exact_phi(x), with no gradient through it: the bound is stationary in φ there."""
+
+    def __init__(self, model: ppvae.Model, x: Tensor) -> None:
+        super().__init__(model, x)
+        if self.layout.width and not overrides(model, "exact_phi"):
+            raise ppvae.PpvaeError(
+                f"{type(model).__name__} has no exact posterior: write exact_phi(x) -> φ, mark its discrete latents "
+                'infer={"enumerate": "parallel"} and drop the guide, or choose another strategy'
+            )
+
+    def forward(self, batch: Batch, bound: Bound) -> Phi:
+        if not self.layout.width:
+            return {}
+        with torch.no_grad():
+            return bound.model.exact_phi(batch.x)

@@ -1,0 +1,115 @@
+"""Per-datapoint stochastic variational inference: one row φᵢ a datapoint.
+
+The textbook's algorithm optimises φᵢ to convergence, then takes a stochastic gradient step on θ at φᵢ*
+(Hoffman, Blei, Wang & Paisley 2013, "Stochastic Variational Inference"); `inner_steps` spans the way from
+there to rows and θ stepping together. Only the rows of the batch are read and written, each with a step count
+of its own, so a step costs the same for any number of datapoints.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+import ppvae
+from ppvae import require
+from ppvae.densities import Posterior
+from ppvae.local import Phi
+from ppvae.rows import RowFit, RowState, adam_step, fit_rows, row_gradient
+from ppvae.strategy import Batch, Bound
+
+
+@ppvae.register("per-datapoint")
+class PerDatapoint(ppvae.Strategy):
+    """A table of rows [N, width].
+
+    Args:
+        inner_steps: 1: rows and θ step together, out of one backward pass. T > 1: T steps on the rows of the
+            batch before each step of θ. "converge": rows to convergence before each step of θ.
+        lr: Adam's step for rows, in unconstrained units.
+        tolerance: nats; a row has converged when its bound, on common random numbers, rises less than this
+            over 25 steps at each of three falling learning rates.
+        max_steps: the most steps on a row of new data, and of "converge".
+    """
+
+    refuses_dynamic = True
+    exp_avg: Tensor
+    exp_avg_sq: Tensor
+    steps: Tensor
+
+    def __init__(
+        self,
+        model: ppvae.Model,
+        x: Tensor,
+        *,
+        inner_steps: int | Literal["converge"] = 1,
+        lr: float = 0.05,
+        tolerance: float = 0.01,
+        max_steps: int = 1000,
+    ) -> None:
+        super().__init__(model, x)
+        if isinstance(inner_steps, str) and inner_steps != "converge":
+            raise ppvae.PpvaeError(f"inner_steps must be a whole number ≥ 1 or 'converge', got {inner_steps!r}")
+        self.inner_steps = inner_steps if isinstance(inner_steps, str) else require.count("inner_steps", inner_steps)
+        self.lr = require.positive("lr", lr)
+        self.tolerance = require.positive("tolerance", tolerance)
+        self.max_steps = require.count("max_steps", max_steps)
+        self.table = nn.Parameter(self.start.repeat(len(x), 1))
+        # Adam's state is part of the strategy's: a resumed fit finds each row's own
+        self.register_buffer("exp_avg", torch.zeros_like(self.table))
+        self.register_buffer("exp_avg_sq", torch.zeros_like(self.table))
+        self.register_buffer("steps", self.table.new_zeros(len(x)).detach())
+        self._pending: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, batch: Batch, bound: Bound) -> Phi:
+        rows = self.table.detach()[batch.index]
+        if self.inner_steps == 1:
+            self._pending = (batch.index, rows.requires_grad_())
+        elif self.inner_steps == "converge":
+            rows = self._converge(rows, bound, seed=int(torch.randint(2**31, ()))).rows
+            self.table.data[batch.index] = rows
+        else:
+            for _ in range(int(self.inner_steps)):
+                self._step(batch.index, rows, row_gradient(rows, lambda leaf: bound(self.layout.unpack(leaf))))
+        return self.layout.unpack(rows)
+
+    def dense_parameters(self) -> list[nn.Parameter]:
+        return []
+
+    def after_backward(self) -> None:
+        if self._pending is not None:
+            index, rows = self._pending
+            self._pending = None
+            if rows.grad is not None:
+                self._step(index, rows.detach(), -rows.grad * len(rows))  # the loss is −bound, a mean over the batch
+
+    def lookup(self, index: Tensor) -> Phi:
+        return self.layout.unpack(self.table[index])
+
+    def infer(self, x: Tensor, bound: Bound, *, seed: int = 0, start: Tensor | None = None) -> Posterior:
+        rows = self.start.repeat(len(x), 1) if start is None else start
+        fitted = self._converge(rows, bound, seed)
+        return Posterior(bound.model, self.layout.unpack(fitted.rows), fitted.converged)
+
+    def _converge(self, rows: Tensor, bound: Bound, seed: int) -> RowFit:
+        return fit_rows(
+            rows,
+            lambda rows, which: bound(self.layout.unpack(rows), which),
+            lr=self.lr,
+            max_steps=self.max_steps,
+            tolerance=self.tolerance,
+            seed=seed,
+        )
+
+    def _step(self, index: Tensor, rows: Tensor, ascent: Tensor) -> None:
+        """Move the rows `index` of the table, and `rows` with them, along their own Adam."""
+        state = RowState(self.exp_avg[index], self.exp_avg_sq[index], self.steps[index])
+        adam_step(rows, ascent, state, self.lr)
+        self.table.data[index] = rows
+        self.exp_avg[index], self.exp_avg_sq[index], self.steps[index] = (
+            state.exp_avg,
+            state.exp_avg_sq,
+            state.steps,
+        )
