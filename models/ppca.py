@@ -1,0 +1,100 @@
+"""Probabilistic principal component analysis, and factor analysis: the yardstick with everything in closed form.
+
+    z ~ Normal(0, I)                                            z [latent_dim]
+    x ~ Normal(W z + b, Ψ)                                      x [x_dim]
+
+Ψ = σ² I is Tipping & Bishop (1999), "Probabilistic Principal Component Analysis"; diagonal Ψ is factor
+analysis. With M = I + Wᵀ Ψ⁻¹ W the posterior is Normal(M⁻¹ Wᵀ Ψ⁻¹ (x − b), M⁻¹), its mean linear in x and its
+covariance the same for all x: here a linear encoder loses nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pyro
+import torch
+from pyro.distributions import LowRankMultivariateNormal, MultivariateNormal, Normal, constraints
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+import ppvae
+from ppvae import require
+from ppvae.local import Phi
+from ppvae.nets import moments
+
+
+@ppvae.register("ppca")
+class PPCA(ppvae.Model):
+    """A linear Gaussian model.
+
+    Args:
+        x_dim: numbers in one datapoint.
+        latent_dim: size of z.
+        noise: "isotropic" (pPCA) or "diagonal" (factor analysis).
+        min_scale: floor of the noise's standard deviation.
+    """
+
+    def __init__(
+        self,
+        x_dim: int,
+        latent_dim: int = 2,
+        noise: Literal["isotropic", "diagonal"] = "isotropic",
+        min_scale: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        self.x_dim = require.count("x_dim", x_dim)
+        self.latent_dim = require.count("latent_dim", latent_dim)
+        require.one_of("noise", noise, ("isotropic", "diagonal"))
+        self.min_scale = require.positive("min_scale", min_scale)
+        self.weight = nn.Parameter(0.1 * torch.randn(x_dim, latent_dim))
+        self.bias = nn.Parameter(torch.zeros(x_dim))
+        self.raw_scale = nn.Parameter(torch.zeros(x_dim if noise == "diagonal" else 1))
+        self.phi = {
+            "loc": ppvae.Local(torch.zeros(latent_dim)),
+            "scale_tril": ppvae.Local(torch.eye(latent_dim), constraints.lower_cholesky),
+        }
+
+    def model(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", MultivariateNormal(*self._prior()))
+            mean = z @ self.weight.mT + self.bias
+            pyro.sample("x", Normal(mean, self.noise_scale()).to_event(1), obs=x.flatten(1))
+
+    def guide(self, x: Tensor, phi: Phi) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", MultivariateNormal(phi["loc"], scale_tril=phi["scale_tril"]))
+
+    def encoder(self) -> nn.Module:
+        return nn.Flatten()  # the strategy's linear head does the rest
+
+    def start(self, x: Tensor) -> None:
+        """Bias at the data's mean, noise and loadings at its scale."""
+        mean, std = moments(x)
+        with torch.no_grad():
+            self.bias.copy_(mean)
+            self.weight.mul_(std.mean())
+            scale = std if len(self.raw_scale) > 1 else std.mean()
+            self.raw_scale.copy_(scale.expm1().log())
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log p(x) [B] = log Normal(x; b, W Wᵀ + Ψ)."""
+        variance = self.noise_scale().square().expand(self.x_dim)
+        return LowRankMultivariateNormal(self.bias, self.weight, variance).log_prob(x.flatten(1))
+
+    def exact_phi(self, x: Tensor) -> Phi:
+        scaled = self.weight / self.noise_scale().square().unsqueeze(-1)  # Ψ⁻¹ W
+        precision = torch.eye(self.latent_dim, dtype=x.dtype, device=x.device) + self.weight.mT @ scaled
+        covariance = torch.cholesky_inverse(torch.linalg.cholesky(precision))
+        return {
+            "loc": (x.flatten(1) - self.bias) @ scaled @ covariance,
+            "scale_tril": torch.linalg.cholesky(covariance).expand(len(x), -1, -1),
+        }
+
+    def noise_scale(self) -> Tensor:
+        """Ψ^½, [1] or [x_dim]."""
+        return softplus(self.raw_scale) + self.min_scale
+
+    def _prior(self) -> tuple[Tensor, Tensor]:
+        zero = self.bias.new_zeros(self.latent_dim)
+        return zero, torch.eye(self.latent_dim, dtype=zero.dtype, device=zero.device)
