@@ -1,0 +1,204 @@
+"""Finds what is wrong with a pair before training hides it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.nn.module import PyroModule
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from ppvae.densities import Densities, Posterior, is_subsample, log_densities, sample_sites
+from ppvae.errors import CheckError
+from ppvae.family import prepare
+from ppvae.model import Model
+from ppvae.randomness import seeded
+
+#: layers whose output for one datum depends on the batch or on chance, while they train
+_UNSOUND = (torch.nn.modules.batchnorm._NormBase, torch.nn.modules.dropout._DropoutNd, torch.nn.AlphaDropout)
+
+
+def check(model: Model, x: Tensor) -> None:
+    """Raise `CheckError`, naming the site, plate, module or shape at fault, if the pair is not sound.
+
+    The pair is traced with a number of particles S and of datapoints B distinct from each other and from every
+    size of an event; then each datum is scored alone, at the same latents, and must get the same densities. That
+    finds a missing `to_event`, a φ that broadcasts, batch normalisation and dropout in training mode, own
+    subsampling, a nested plate. A branch on the data and broadcasting inside an event stay unseen.
+
+    Args:
+        model: the pair; a copy is checked, in the mode it is in.
+        x: a few datapoints [B, *event], as the model will see them.
+    """
+    if not isinstance(model, Model):
+        raise CheckError(f"model must be a ppvae.Model, got {type(model).__name__}")
+    if not isinstance(x, Tensor) or x.dim() < 1 or not len(x):
+        raise CheckError("x must be a tensor [B, *event] with B ≥ 1")
+    if not bool(x.isfinite().all()):
+        raise CheckError("x holds NaN or infinite values: drop or impute them first")
+    name = type(model).__name__
+    model = copy.deepcopy(model)
+    _refuse_pyro_modules(model)
+    with torch.no_grad(), seeded(0, device=x.device):
+        with _one_line(name), pyro.validation_enabled(True), _Plates(name):
+            prepare(model, x)
+            sizes = _event_sizes(model, x)
+        batch = _distinct(sizes)
+        particles = _distinct({*sizes, batch})
+        x = x[torch.arange(batch, device=x.device) % len(x)]
+        posterior = _any_posterior(model, x)
+        with _one_line(name), pyro.validation_enabled(True):
+            with _Plates(name):
+                _run_once(model, posterior, x)
+            first = log_densities(model, posterior, x, particles)
+            given = first.values or None  # a guide without sites has nothing to hold fixed
+            twice = [log_densities(model, posterior, x, particles, values=given) for _ in range(2)]
+        _same(
+            model,
+            *(_columns(densities, slice(None)) for densities in twice),
+            how="scored twice at the same latents",
+        )
+        for i in range(batch):
+            index = torch.tensor([i], device=x.device)
+            values = None if given is None else {site: value[:, index] for site, value in given.items()}
+            with _one_line(name):
+                alone = log_densities(model, posterior.select(index), x[index], particles, values=values)
+            _same(
+                model,
+                _columns(twice[0], index),
+                _columns(alone, slice(None)),
+                how="scored alone and in a batch",
+            )
+
+
+class _Plates(Messenger):
+    """Every site, observed ones too, stands in the one plate "data" at dim -1, and nothing lives in a global store."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__()
+        self.model = model
+
+    def _pyro_sample(self, msg: Any) -> None:
+        name, frames = msg["name"], msg["cond_indep_stack"]
+        if is_subsample(msg):
+            return
+        if msg["infer"].get("_deterministic"):
+            return
+        if not frames:
+            raise CheckError(f'{self.model}: site {name!r} is outside pyro.plate("data", len(x))')
+        if len(frames) > 1:
+            plates = ", ".join(repr(frame.name) for frame in frames)
+            raise CheckError(
+                f"{self.model}: site {name!r} is in nested plates {plates}: keep the plate 'data' alone and make the "
+                "others dimensions of the event with .to_event()"
+            )
+        frame = frames[0]
+        if frame.full_size not in (None, frame.size):
+            raise CheckError(
+                f"{self.model}: plate {frame.name!r} subsamples by itself: the library makes the batches, so write "
+                'pyro.plate("data", len(x))'
+            )
+        if frame.name != "data" or frame.dim != -1:
+            raise CheckError(
+                f"{self.model}: site {name!r} is in plate {frame.name!r} at dim {frame.dim}: "
+                'it must be "data" at dim -1'
+            )
+
+    def _pyro_param(self, msg: Any) -> None:
+        raise CheckError(
+            f"{self.model}: pyro.param({msg['name']!r}) would be lost when the model is saved: make it an nn.Parameter"
+        )
+
+
+def _refuse_pyro_modules(model: Model) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, PyroModule):
+            raise CheckError(
+                f"{type(model).__name__}: module {name or 'itself'!r} is a PyroModule, whose PyroSample and PyroParam "
+                "would be lost: use a plain torch.nn.Module"
+            )
+
+
+def _any_posterior(model: Model, x: Tensor) -> Posterior:
+    """A row of φ of its own for each datum: a φ that broadcasts over the batch cannot pass for a constant one."""
+    layout = model.layout()
+    rows = layout.start.to(x).repeat(len(x), 1)
+    return Posterior(model, layout.unpack(rows + 0.1 * torch.randn_like(rows)))
+
+
+def _run_once(model: Model, posterior: Posterior, x: Tensor) -> list[poutine.Trace]:
+    """Guide and model as plain Pyro runs them."""
+    try:
+        guide = poutine.trace(posterior).get_trace(x)
+    except KeyError as error:
+        raise CheckError(
+            f"{type(model).__name__}: the guide reads phi[{error}], and self.phi declares "
+            f"{', '.join(model.phi) or 'none'}"
+        ) from error
+    return [guide, poutine.trace(poutine.replay(model, trace=guide)).get_trace(x)]
+
+
+def _event_sizes(model: Model, x: Tensor) -> set[int]:
+    """Every size of an event, a local parameter or a datum that B or S could be mistaken for."""
+    sizes = set(x.shape[1:])
+    for local in model.phi.values():
+        sizes.update(local.start.shape)
+    for trace in _run_once(model, _any_posterior(model, x), x):
+        for site in sample_sites(trace).values():
+            sizes.update((*site["fn"].event_shape, *site["value"].shape[1:]))
+    return sizes
+
+
+def _distinct(sizes: set[int]) -> int:
+    return next(size for size in count(5) if size not in sizes)
+
+
+def _columns(densities: Densities, index: Any) -> dict[str, Tensor]:
+    out = {f"site {name!r}": term[:, index] for name, term in densities.site_log_prob.items()}
+    out.update({f"guide site {name!r}": term[:, index] for name, term in densities.site_log_q.items()})
+    return out
+
+
+def _same(model: Model, one: dict[str, Tensor], other: dict[str, Tensor], how: str) -> None:
+    for site, term in one.items():
+        precise = term.dtype == torch.float64
+        if not torch.allclose(
+            term, other[site], rtol=1e-9 if precise else 1e-4, atol=1e-8 if precise else 1e-3, equal_nan=True
+        ):
+            at_fault = [
+                f"{n} ({type(m).__name__})" for n, m in model.named_modules() if isinstance(m, _UNSOUND) and m.training
+            ]
+            why = (
+                f"module {', '.join(at_fault)} is in training mode: use eval() or a layer without batch statistics"
+                if at_fault
+                else "something in the model or guide mixes datapoints, or broadcasts where it should not"
+            )
+            gap = (term - other[site]).abs().max().item()
+            raise CheckError(
+                f"{type(model).__name__}: {site} has other densities when {how} (largest difference {gap:.3g}): {why}"
+            )
+
+
+@contextmanager
+def _one_line(model: str) -> Iterator[None]:
+    """Whatever the programs raise becomes one line that names the model."""
+    try:
+        yield
+    except CheckError:
+        raise
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        text = lines[0] if lines else type(error).__name__
+        if isinstance(error, KeyError | AttributeError | TypeError):
+            text = f"{type(error).__name__}: {text}"
+        hint = " (is .to_event(1) missing?)" if "Shape mismatch inside plate" in text else ""
+        if not text.startswith(model):
+            text = f"{model}: {text}"
+        raise CheckError(f"{text}{hint}") from error
