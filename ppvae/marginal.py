@@ -18,7 +18,7 @@ from ppvae.errors import PpvaeError
 from ppvae.fitting import Fit
 from ppvae.model import overrides
 from ppvae.progress import Progress
-from ppvae.randomness import block_seed, check_seed, forked
+from ppvae.randomness import block_seed, forked
 from ppvae.reliability import Weights, khat_threshold
 
 Method = Literal["importance", "exact"]
@@ -54,7 +54,7 @@ def log_marginal(
         progress: show a progress bar; None only on a terminal.
 
     Returns:
-        Dataset over dim `datum`: log_marginal, log_marginal_se, elbo (nats), ess, khat, ok, method; attributes
+        Dataset over dim `datum`: log_marginal, log_marginal_se, elbo, elbo_se (nats), ess, khat, ok, method; attributes
         num_samples, seed, khat_threshold. Where q is enumerated the estimate is exact: its error is 0, ess and
         khat are NaN.
 
@@ -65,7 +65,7 @@ def log_marginal(
     require.one_of("method", method, ("importance", "exact"))
     require.count("num_samples", num_samples)
     require.count("chunk_size", chunk_size)
-    check_seed(seed)
+    require.count("seed", seed, least=0)
     x = fit.as_input(x)
     if method == "exact":
         return _dataset(_exact(fit, x), method, num_samples, seed)
@@ -128,6 +128,7 @@ def _block(
         "log_marginal": weights.log_mean(),
         "log_marginal_se": weights.standard_error(),
         "elbo": weights.mean_log(),
+        "elbo_se": weights.mean_log_se(),
         "ess": weights.ess(),
         "khat": khat,
         "ok": weights.ok(khat),
@@ -148,6 +149,7 @@ def _certain(log_marginal: Tensor, elbo: Tensor) -> dict[str, Tensor]:
         "log_marginal": value,
         "log_marginal_se": zero,
         "elbo": elbo.double(),
+        "elbo_se": zero + 0 * elbo,
         "ess": nan,
         "khat": nan,
         "ok": certain,
@@ -167,6 +169,7 @@ _UNITS = {
     "log_marginal": "nats/datum",
     "log_marginal_se": "nats/datum",
     "elbo": "nats/datum",
+    "elbo_se": "nats/datum",
     "ess": "draws",
     "khat": "",
     "ok": "",

@@ -31,10 +31,9 @@ class Progress:
         self.bar = Bar(*columns, console=console, disable=not show, transient=True)
         self.task = self.bar.add_task(what, total=total, note="")
 
-    def update(self, done: int, bound: float | None = None) -> None:
-        """Show that `done` units are done, and the bound in nats/datum."""
-        note = "" if bound is None else f"bound {bound:.2f} nats"
-        self.bar.update(self.task, completed=done, note=note)
+    def update(self, done: int, *, bound: float | None = None, what: str = "") -> None:
+        """Show that `done` units are done, and the bound in nats/datum, or what is being done."""
+        self.bar.update(self.task, completed=done, note=what if bound is None else f"bound {bound:.2f} nats")
 
     def __enter__(self) -> Progress:
         self.bar.start()

@@ -15,10 +15,17 @@ from ppvae.strategy import Strategy
 
 T = TypeVar("T", bound=type)
 _ZOO: dict[str, type[Model] | type[Strategy]] = {}
+_COMPARE: dict[str, Mapping[str, Any]] = {}
 
 
-def register(name: str) -> Callable[[T], T]:
-    """Class decorator: put a `Model` or a `Strategy` into the zoo under a name, and thereby under its tests."""
+def register(name: str, *, compare: Mapping[str, Any] | None = None) -> Callable[[T], T]:
+    """Class decorator: put a `Model` or a `Strategy` into the zoo under a name, and thereby under its tests.
+
+    Args:
+        name: what the zoo calls it.
+        compare: makes a model part of `ppvae compare` without arguments: its "data", and the arguments of `fit`
+            that suit it there.
+    """
 
     def decorate(cls: T) -> T:
         if not issubclass(cls, (Model, Strategy)):
@@ -26,6 +33,8 @@ def register(name: str) -> Callable[[T], T]:
         if name in _ZOO and _ZOO[name].__qualname__ != cls.__qualname__:
             raise PpvaeError(f"{name!r} is taken by {_ZOO[name].__qualname__}: register under another name")
         _ZOO[name] = cls
+        if compare is not None:
+            _COMPARE[name] = compare
         return cls
 
     return decorate
@@ -39,6 +48,11 @@ def list_models() -> list[str]:
 def list_inference() -> list[str]:
     """Names of the registered strategies."""
     return sorted(name for name, cls in _ZOO.items() if issubclass(cls, Strategy))
+
+
+def main_job() -> dict[str, Mapping[str, Any]]:
+    """The models of `ppvae compare` without arguments, with their data and settings."""
+    return dict(_COMPARE)
 
 
 def model_class(name: str) -> type[Model]:

@@ -30,7 +30,7 @@ class Weights:
     Attributes:
         count: S so far.
         log_sum, log_sum_sq: log Σ w and log Σ w², [B].
-        total: Σ of single-draw bounds, [B].
+        total, total_sq: Σ of single-draw bounds and of their squares, [B].
         lowest: min log w, [B].
         tail: the largest log weights, [M, B].
     """
@@ -40,6 +40,7 @@ class Weights:
     log_sum: Tensor
     log_sum_sq: Tensor
     total: Tensor
+    total_sq: Tensor
     lowest: Tensor
     tail: Tensor
 
@@ -47,7 +48,8 @@ class Weights:
     def empty(cls, num_samples: int, like: Tensor) -> Weights:
         """Ready for `num_samples` draws of the datapoints of `like` [B]; sums are kept in float64."""
         nothing = torch.full(like.shape, -math.inf, dtype=torch.float64, device=like.device)
-        return cls(num_samples, 0, nothing, nothing, torch.zeros_like(nothing), -nothing, nothing[None][:0])
+        zero = torch.zeros_like(nothing)
+        return cls(num_samples, 0, nothing, nothing, zero, zero, -nothing, nothing[None][:0])
 
     @property
     def tail_size(self) -> int:
@@ -61,6 +63,7 @@ class Weights:
         self.log_sum = torch.logaddexp(self.log_sum, log_w.logsumexp(0))
         self.log_sum_sq = torch.logaddexp(self.log_sum_sq, (2 * log_w).logsumexp(0))
         self.total = self.total + bound.double().sum(0)
+        self.total_sq = self.total_sq + bound.double().square().sum(0)
         self.lowest = torch.minimum(self.lowest, log_w.min(0).values)
         both = torch.cat([self.tail, log_w])
         self.tail = both.topk(min(self.tail_size, len(both)), dim=0).values
@@ -72,6 +75,13 @@ class Weights:
     def mean_log(self) -> Tensor:
         """The estimate of the ELBO, [B]."""
         return self.total / self.count
+
+    def mean_log_se(self) -> Tensor:
+        """The standard error of `mean_log`, [B]; NaN for one draw."""
+        if self.count < 2:
+            return torch.full_like(self.total, math.nan)
+        variance = (self.total_sq / self.count - self.mean_log().square()).clamp_min(0)
+        return (variance / (self.count - 1)).sqrt()
 
     def ess(self) -> Tensor:
         """(Σ w)² / Σ w², between 1 and S, [B] (Kong 1992)."""
