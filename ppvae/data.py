@@ -1,7 +1,6 @@
 """Data sets: named ones, a user's own files, and the treatment that turns raw values into observations."""
 
 import csv
-import difflib
 import os
 import zipfile
 from collections.abc import Callable, Iterable
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
+from ppvae import require
 from ppvae.errors import PpvaeError
 
 SPLITS: tuple[str, ...] = ("train", "valid", "test")
@@ -45,6 +45,7 @@ class Data:
         treatment: how values became observations; results name it, as log p(x) differs by nats between them.
         labels: split → [N] int64, or None.
         log_prob: the exact log density in nats, [B, *event] → [B], where the distribution is known.
+        source: what `load_data` found it by: a name or an absolute path.
 
     Raises:
         PpvaeError: an unknown likelihood or treatment; parts that do not fit together or the likelihood.
@@ -58,10 +59,11 @@ class Data:
     treatment: str
     labels: dict[str, Tensor] | None = None
     log_prob: LogProb | None = None
+    source: str | None = None
 
     def __post_init__(self) -> None:
-        _known(self.likelihood, "likelihood", sorted(set(LIKELIHOODS.values())))
-        _known(self.treatment, "treatment", sorted(LIKELIHOODS))
+        require.one_of("likelihood", self.likelihood, sorted(set(LIKELIHOODS.values())))
+        require.one_of("treatment", self.treatment, sorted(LIKELIHOODS))
         for split, x in self.splits.items():
             where = f"data {self.name!r}, {split}"
             _check_values(where, x)
@@ -137,12 +139,14 @@ def load_data(
     Raises:
         PpvaeError: unknown name or treatment, unreadable file, unsuitable values or arguments, no download.
     """
-    seed = _integer(seed, "seed", least=0)
+    seed = require.count("seed", seed, least=0)
     if treatment is not None:
-        _known(treatment, "treatment", sorted(LIKELIHOODS))
-    size = None if num_train is None else _integer(num_train, "num_train", least=1)
+        require.one_of("treatment", treatment, sorted(LIKELIHOODS))
+    size = None if num_train is None else require.count("num_train", num_train)
     path = _data_root(root)
     data, default = (name, name.treatment) if isinstance(name, Data) else _find(name, path, seed)
+    if not isinstance(name, Data):
+        data = replace(data, source=str(name) if name in SOURCES else str(Path(name).absolute()))
     data = _treat(data, treatment or default, seed)
     if size is None:
         return data
@@ -266,7 +270,7 @@ SOURCES: dict[str, tuple[Callable[[str, Path, int], Data], str]] = {
 def _data_root(root: str | os.PathLike[str] | None) -> Path:
     root = os.environ.get("PPVAE_DATA") or "~/.cache/ppvae" if root is None else root
     if not isinstance(root, str | os.PathLike):
-        raise PpvaeError(f"data root must be a path, not {_show(root)}")
+        raise PpvaeError(f"data root must be a path, not {require.show(root)}")
     path = Path(os.path.expanduser(root))
     if os.path.exists(path) and not os.path.isdir(path):
         raise PpvaeError(f"data root {str(path)!r} is a file: name a folder by root= or PPVAE_DATA")
@@ -283,7 +287,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
         raise PpvaeError(f"{str(path)!r} is no .npz archive, or cut short: write it with numpy.savez")
     with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         if set(archive.files) not in ({"x"}, {"x", "y"}, set(SPLITS)):
-            held = _show(sorted(archive.files))
+            held = require.show(sorted(archive.files))
             raise PpvaeError(f"{str(path)!r} holds {held}: it needs train, valid and test, or x, or x and y")
         return {key: np.asarray(archive[key]) for key in archive.files}
 
@@ -302,7 +306,7 @@ def _read_csv(path: Path) -> dict[str, np.ndarray]:
                 raise PpvaeError(f"{where} has {len(cells)} columns, the first has {width}: make rows alike")
             if None in values:
                 column = values.index(None)
-                where = f"{where}, column {column + 1} is {_show(cells[column])}"
+                where = f"{where}, column {column + 1} is {require.show(cells[column])}"
                 raise PpvaeError(f"{where}: only numbers are supported, and no missing values yet")
             rows.append(np.array(values))
     return {"x": np.array(rows).reshape(len(rows), width)}
@@ -329,7 +333,7 @@ def _find(name: object, root: Path, seed: int) -> tuple[Data, str]:
         return source(name, root, seed), treatment
     path = Path(os.path.expanduser(name))
     if path.suffix.lower() not in READERS:
-        _known(name, "data", list_data(), f", or a file ending in {', '.join(READERS)}")
+        require.one_of("data", name, list_data(), f", or a file ending in {', '.join(READERS)}")
     if not os.path.isfile(path):
         raise PpvaeError(f"no such file: {str(path)!r}: check the path")
     try:
@@ -337,7 +341,7 @@ def _find(name: object, root: Path, seed: int) -> tuple[Data, str]:
     except PpvaeError:
         raise
     except Exception as error:  # damaged bytes make numpy, zipfile and csv raise nearly anything
-        raise PpvaeError(f"cannot read {str(path)!r}, {_show(error)}: save plain numbers again") from error
+        raise PpvaeError(f"cannot read {str(path)!r}, {require.show(error)}: save plain numbers again") from error
     data = _from_arrays(path.name, arrays)
     return data, "binary" if all(_holds(x, _BINARY) for x in data.splits.values()) else "real"
 
@@ -373,27 +377,9 @@ def _check_values(where: str, x: Tensor) -> None:
         raise PpvaeError(f"{where}: {found}: drop those rows, missing values are not supported yet")
 
 
-def _known(value: object, what: str, known: list[str], more: str = "") -> None:
-    if isinstance(value, str) and value in known:
-        return
-    close = difflib.get_close_matches(value.lower(), known, n=1) if isinstance(value, str) else []
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    raise PpvaeError(f"unknown {what} {_show(value)}: {hint}known: {', '.join(known)}{more}")
-
-
-def _integer(value: object, what: str, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or int(value) < least:
-        raise PpvaeError(f"{what} must be a whole number of at least {least}, not {_show(value)}")
-    return int(value)
-
-
 def _holds(x: Tensor, needed: str) -> bool:
     return bool(((x == 0) | (x == 1) if needed == _BINARY else (x >= 0) & (x <= 1)).all())
 
 
 def _kind(x: object) -> str:
     return f"{x.dtype} {list(x.shape)} on {x.device}" if isinstance(x, Tensor) else type(x).__name__
-
-
-def _show(value: object) -> str:
-    return " ".join(repr(value).split())[:200]

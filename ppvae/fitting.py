@@ -24,7 +24,7 @@ from ppvae.family import prepare
 from ppvae.model import Model, overrides
 from ppvae.objectives import KL, Objective
 from ppvae.progress import Progress
-from ppvae.randomness import block_seed, check_seed, forked, seeded
+from ppvae.randomness import block_seed, forked, seeded
 from ppvae.registry import check_options, strategy_class
 from ppvae.strategy import Batch, Bound, Strategy
 
@@ -56,6 +56,7 @@ class Settings:
     precision: str
     seed: int
     data: str
+    source: str | None
     treatment: str
     num_data: int
     event_shape: list[int]
@@ -183,7 +184,7 @@ def fit(
         raise PpvaeError(f"model must be a ppvae.Model, got {type(model).__name__}: create one with ppvae.create(name)")
     data = load_data(data)
     maximise = make_objective(objective, kl)
-    check_seed(seed)
+    require.count("seed", seed, least=0)
     lr_encoder = require.positive("lr", lr) if lr_encoder is None else require.positive("lr_encoder", lr_encoder)
     options = dict(inference_options or {})
     if lr_phi is not None:
@@ -218,7 +219,7 @@ def fit(
         strategy = strategy_type(model, data.train, **options)
         settings = Settings(
             inference, options, objective, kl, num_particles, batch_size, lr, lr_encoder, max_epochs, max_seconds,
-            patience, require.count("eval_every", eval_every), precision, seed, data.name, data.treatment,
+            patience, require.count("eval_every", eval_every), precision, seed, data.name, data.source, data.treatment,
             len(data.train), list(data.event_shape),
         )  # fmt: skip
         return _Training(Fit(model, strategy, settings), data, maximise, fabric, progress).run()

@@ -12,15 +12,6 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from ppvae.errors import PpvaeError
-
-
-def check_seed(seed: int) -> int:
-    """The seed, if it is one."""
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise PpvaeError(f"seed must be a whole number ≥ 0, got {seed!r}")
-    return int(seed)
-
 
 def block_seed(*key: int) -> int:
     """One 63-bit seed out of (seed, stream, block…)."""

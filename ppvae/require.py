@@ -8,32 +8,40 @@ from collections.abc import Iterable
 from numbers import Real
 from typing import Any
 
+import numpy as np
+
 from ppvae.errors import PpvaeError
 
 
 def count(name: str, value: Any, least: int = 1) -> int:
     """A whole number ≥ least."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise PpvaeError(f"{name} must be a whole number ≥ {least}, got {value!r}")
-    return value
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise PpvaeError(f"{name} must be a whole number ≥ {least}, got {show(value)}")
+    return int(value)
 
 
 def positive(name: str, value: Any, *, zero: bool = False) -> float:
     """A finite number > 0 (or ≥ 0)."""
     number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
     if not number or value < 0 or (value == 0 and not zero):
-        raise PpvaeError(f"{name} must be a finite number {'≥' if zero else '>'} 0, got {value!r}")
+        raise PpvaeError(f"{name} must be a finite number {'≥' if zero else '>'} 0, got {show(value)}")
     return float(value)
 
 
-def one_of(name: str, value: Any, known: Iterable[str]) -> str:
-    """One of the known names; a near miss is answered with a guess."""
+def one_of(name: str, value: Any, known: Iterable[str], more: str = "") -> str:
+    """One of the known names; a near miss is answered with a guess. `more` says what else would do."""
     known = list(known)
     if isinstance(value, str) and value in known:
         return value
-    guess = difflib.get_close_matches(str(value), known, 1)
-    hint = f" (did you mean {guess[0]!r}?)" if guess else ""
-    raise PpvaeError(f"unknown {name} {value!r}{hint}: known are {', '.join(known)}")
+    guess = difflib.get_close_matches(value.lower(), known, 1) if isinstance(value, str) else []
+    hint = f"did you mean {guess[0]!r}? " if guess else ""
+    raise PpvaeError(f"unknown {name} {show(value)}: {hint}known: {', '.join(known) or 'none'}{more}")
+
+
+def show(value: Any) -> str:
+    """The value on one line, however long its repr."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def sizes(name: str, value: Any) -> tuple[int, ...]:
@@ -41,7 +49,7 @@ def sizes(name: str, value: Any) -> tuple[int, ...]:
     if isinstance(value, int) and not isinstance(value, bool):
         value = (value,)
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
-        raise PpvaeError(f"{name} must be a list of whole numbers ≥ 1, got {value!r}")
+        raise PpvaeError(f"{name} must be a list of whole numbers ≥ 1, got {show(value)}")
     out = tuple(value)
     if not out or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in out):
         raise PpvaeError(f"{name} must be a list of whole numbers ≥ 1, got {list(out)!r}")

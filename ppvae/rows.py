@@ -23,7 +23,9 @@ class RowBound(Protocol):
 LR_LADDER = (1.0, 0.3, 0.1)
 #: steps between two looks at the bound
 WINDOW = 25
-_BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8
+_BETA1, _EPS = 0.9, 1e-8
+#: decay of the second moment; short in `fit_rows`, where a row's first gradients may be thousands of times its last
+_BETA2, _BETA2_SHORT = 0.999, 0.9
 
 
 @dataclass
@@ -42,14 +44,14 @@ class RowState:
         return RowState(self.exp_avg[index], self.exp_avg_sq[index], self.steps[index])
 
 
-def adam_step(rows: Tensor, grad: Tensor, state: RowState, lr: float | Tensor) -> None:
+def adam_step(rows: Tensor, grad: Tensor, state: RowState, lr: float | Tensor, beta2: float = _BETA2) -> None:
     """One ascent step of Adam (Kingma & Ba 2015) in place, bias-corrected row by row; lr a number or [A, 1]."""
     state.steps += 1
     state.exp_avg.lerp_(grad, 1 - _BETA1)
-    state.exp_avg_sq.mul_(_BETA2).addcmul_(grad, grad, value=1 - _BETA2)
+    state.exp_avg_sq.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
     t = state.steps.unsqueeze(-1)
     mean = state.exp_avg / (1 - _BETA1**t)
-    scale = (state.exp_avg_sq / (1 - _BETA2**t)).sqrt_().add_(_EPS)
+    scale = (state.exp_avg_sq / (1 - beta2**t)).sqrt_().add_(_EPS)
     rows += lr * mean / scale
 
 
@@ -116,7 +118,8 @@ def fit_rows(
             torch.manual_seed(seed + 1 + steps)
             todo = min(WINDOW, max_steps - steps)
             for _ in range(todo):
-                adam_step(current, row_gradient(current, partial(bound, which=active)), state, ladder[rung, None])
+                grad = row_gradient(current, partial(bound, which=active))
+                adam_step(current, grad, state, ladder[rung, None], _BETA2_SHORT)
             steps += todo
             now = check(active, current)
             risen = now > best[active] + tolerance
