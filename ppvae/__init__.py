@@ -8,7 +8,8 @@ from ppvae.data import Data, list_data, load_data
 from ppvae.densities import Densities, Posterior, log_densities
 from ppvae.errors import CheckError, NonFiniteError, PpvaeError
 from ppvae.family import prepare
-from ppvae.fitting import Fit, fit
+from ppvae.fitted import Fit
+from ppvae.fitting import fit
 from ppvae.local import Local, Phi
 from ppvae.marginal import log_marginal, summarise
 from ppvae.model import Model

@@ -81,6 +81,7 @@ def fit_command(
     lr_encoder: float | None = None,
     lr_phi: float | None = None,
     max_epochs: int = 200,
+    max_steps: int | None = None,
     max_seconds: float | None = None,
     patience: int | None = 20,
     eval_every: int | None = None,
@@ -107,6 +108,7 @@ def fit_command(
         lr_encoder: for the encoder and for weights of the guide (default: as lr).
         lr_phi: for per-datapoint rows (default: the strategy's).
         max_epochs: passes over the training data.
+        max_steps: steps in all.
         max_seconds: of training.
         patience: evaluations without a better validation bound before training stops; null never stops.
         eval_every: epochs between evaluations (default: as many as make 200 steps).
@@ -130,7 +132,7 @@ def fit_command(
         new_directory(run_dir).rmdir()  # refused now rather than after the training
     fitted = ppvae.fit(
         pair, loaded, inference, inference_options=inference_options, kl=kl, num_particles=num_particles,
-        batch_size=batch_size, lr=lr, lr_encoder=lr_encoder, lr_phi=lr_phi, max_epochs=max_epochs,
+        batch_size=batch_size, lr=lr, lr_encoder=lr_encoder, lr_phi=lr_phi, max_epochs=max_epochs, max_steps=max_steps,
         max_seconds=max_seconds, patience=patience, eval_every=eval_every, accelerator=accelerator,
         precision=precision, seed=seed,
     )  # fmt: skip

@@ -23,7 +23,8 @@ from ppvae.check import check
 from ppvae.data import Data, load_data
 from ppvae.densities import sample_sites
 from ppvae.errors import PpvaeError
-from ppvae.fitting import Fit, fit
+from ppvae.fitted import Fit
+from ppvae.fitting import fit
 from ppvae.marginal import log_marginal, summarise
 from ppvae.model import Model, overrides
 from ppvae.progress import Progress

@@ -350,20 +350,20 @@ def score(model: Callable[[Tensor], Any], x: Tensor, draws: Draws) -> Densities:
         raise PpvaeError("the model observes nothing: score x with pyro.sample(..., obs=x)")
 
     summed = -recorder.next_dim + draws.next_dim  # how many dims the model enumerated alone
-    core = (draws.particles, draws.batch)
-    guide_shape = torch.broadcast_shapes(core, *(site.log_prob.shape for site in q.values()))
+    core = torch.Size((draws.particles, draws.batch))
     guide_dims = -draws.next_dim - 3
+    guide_shape = torch.broadcast_shapes(core, *(site.log_prob.shape for site in q.values())) if guide_dims else core
     rows = math.prod(guide_shape[:-2]) * draws.particles
 
     def flat(value: Tensor) -> Tensor:
+        if value.shape == guide_shape == core:
+            return value
         shape = torch.broadcast_shapes(guide_shape, value.shape)
         if len(shape) != guide_dims + 2 or shape[-2:] != core:
             raise PpvaeError(
                 f"a log-density has shape {tuple(value.shape)}, which does not fit [S, B] = {list(core)}: "
                 "ppvae.check(model, x) finds the site"
             )
-        if value.shape == shape == core:
-            return value
         return value.expand(shape).reshape(rows, draws.batch)
 
     site_log_q = {name: flat(site.log_prob) for name, site in q.items()}

@@ -62,7 +62,7 @@ def prepare(model: Model, x: Tensor) -> Model:
         PpvaeError: half a pair (a guide without phi, or phi without a guide), or a latent for which no mean
             field exists (a count): the way out is to give a guide.
     """
-    if overrides(model, "guide"):
+    if overrides(model, "guide") or model._family is not None:
         return model
     if model.phi:
         raise PpvaeError(f"{type(model).__name__} declares phi and no guide: write guide(x, phi), or drop phi")

@@ -15,7 +15,7 @@ from torch import Tensor
 from ppvae import require
 from ppvae.densities import Densities, Posterior, draw, score
 from ppvae.errors import PpvaeError
-from ppvae.fitting import Fit
+from ppvae.fitted import Fit
 from ppvae.model import overrides
 from ppvae.progress import Progress
 from ppvae.randomness import block_seed, forked

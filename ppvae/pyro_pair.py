@@ -8,7 +8,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from ppvae.fitting import Fit
+from ppvae.fitted import Fit
 from ppvae.model import Model
 from ppvae.strategy import Batch, Bound, Strategy
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from ppvae.errors import PpvaeError
 from ppvae.family import prepare
-from ppvae.fitting import Fit, Settings
+from ppvae.fitted import Fit, Settings
 from ppvae.model import Model
 from ppvae.registry import check_options, create, reference, strategy_class
 

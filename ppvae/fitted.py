@@ -1,0 +1,118 @@
+"""A trained pair."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppvae import objectives, require
+from ppvae.densities import Posterior
+from ppvae.errors import PpvaeError
+from ppvae.model import Model
+from ppvae.objectives import KL, Objective
+from ppvae.randomness import block_seed
+from ppvae.strategy import Bound, Strategy
+
+#: an objective by name
+OBJECTIVES: dict[str, Any] = {"elbo": objectives.elbo}
+#: the stream of random numbers that new data are inferred with
+_STREAM_INFER = 1
+
+
+@dataclass
+class Settings:
+    """How a fit was made; plain values only, so that it can be saved as YAML."""
+
+    inference: str
+    inference_options: dict[str, Any]
+    objective: str
+    kl: KL
+    num_particles: int
+    batch_size: int
+    lr: float
+    lr_encoder: float
+    max_epochs: int
+    max_steps: int | None
+    max_seconds: float | None
+    patience: int | None
+    eval_every: int
+    precision: str
+    seed: int
+    data: str
+    source: str | None
+    treatment: str
+    num_data: int
+    event_shape: list[int]
+
+
+@dataclass
+class Fit:
+    """A trained pair.
+
+    Attributes:
+        model: a trained copy of the model, in evaluation mode.
+        strategy: the source of φ.
+        history: one entry an evaluation: step, epoch, seconds, train_bound, valid_bound (nats/datum).
+        stopped: why training ended: "epochs", "steps", "seconds" or "patience".
+        seconds: of training, validation left out.
+    """
+
+    model: Model
+    strategy: Strategy
+    settings: Settings
+    history: list[dict[str, float]] = field(default_factory=list)
+    stopped: str = "epochs"
+    seconds: float = 0.0
+
+    def objective(self) -> Objective:
+        """What was maximised."""
+        return make_objective(self.settings.objective, self.settings.kl)
+
+    def posterior(self, x: Tensor, index: Tensor | None = None, *, seed: int = 0) -> Posterior:
+        """q(z | φ) for data x [B, *event].
+
+        With `index` [B], φ is what training left at those rows of the training set; without, it is inferred
+        afresh, with θ frozen: by the encoder, or by optimising rows of its own until each has converged.
+        """
+        x = self.as_input(x)
+        if index is None:
+            bound = Bound(self.model, x, self.objective(), max(self.settings.num_particles, 4))
+            return self.strategy.infer(x, bound, seed=block_seed(seed, _STREAM_INFER))
+        index = torch.as_tensor(index, device=x.device)
+        if index.shape != (len(x),) or index.is_floating_point() or index.dtype == torch.bool:
+            raise PpvaeError(f"index must hold {len(x)} whole numbers, one a datapoint, got shape {tuple(index.shape)}")
+        if len(index) and not 0 <= int(index.min()) <= int(index.max()) < self.settings.num_data:
+            raise PpvaeError(f"index must lie in 0 … {self.settings.num_data - 1}, the rows of the training set")
+        with torch.no_grad():
+            return Posterior(self.model, self.strategy.lookup(index))
+
+    def as_input(self, x: Tensor) -> Tensor:
+        """x on the model's device, in its precision; raises PpvaeError unless it is [B, *event] and finite."""
+        event = tuple(self.settings.event_shape)
+        if not isinstance(x, Tensor) or x.dim() < 1 or tuple(x.shape[1:]) != event or not len(x):
+            got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise PpvaeError(f"x must be a tensor [B, {', '.join(map(str, event))}] with B ≥ 1, got {got}")
+        if not bool(x.isfinite().all()):
+            raise PpvaeError("x holds NaN or infinite values: drop or impute them first")
+        return x.to(self.strategy.start)
+
+    def num_parameters(self) -> int:
+        """Trained numbers: θ, and λ or the table of rows."""
+        return sum(p.numel() for module in (self.model, self.strategy) for p in module.parameters())
+
+    def save(self, directory: str) -> None:
+        """Write the fit into a new directory: weights as safetensors, the rest as YAML; `ppvae.load` reads it."""
+        from ppvae.saving import save
+
+        save(self, directory)
+
+
+def make_objective(name: str, kl: KL) -> Objective:
+    """The objective of that name as a function of densities."""
+    require.one_of("objective", name, OBJECTIVES)
+    require.one_of("kl", kl, ("analytic", "mc"))
+    return partial(OBJECTIVES[name], kl=kl)

@@ -1,0 +1,206 @@
+"""The training loop, over Lightning Fabric."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import pyro
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from ppvae.data import Data
+from ppvae.densities import Densities, Posterior, log_densities
+from ppvae.errors import NonFiniteError, PpvaeError
+from ppvae.fitted import Fit, Settings
+from ppvae.local import Phi
+from ppvae.model import Model, overrides
+from ppvae.objectives import Objective
+from ppvae.progress import Progress
+from ppvae.randomness import block_seed, seeded
+from ppvae.strategy import Batch, Bound, Strategy
+
+#: datapoints scored at once when the validation bound is taken, and draws for each
+_VALID_BLOCK, _VALID_PARTICLES = 1000, 8
+#: the stream of random numbers of validation
+_STREAM_VALID = 2
+
+
+class _Step(nn.Module):
+    """All of a training step's forward work in one module, as Fabric's wrappers need it."""
+
+    def __init__(self, model: Model, strategy: Strategy, objective: Objective, settings: Settings) -> None:
+        super().__init__()
+        self.model, self.strategy, self.objective = model, strategy, objective
+        self.num_particles, self.num_data = settings.num_particles, settings.num_data
+        self.penalised = overrides(model, "log_penalty")
+        self.last: list[
+            tuple[Phi, Densities]
+        ] = []  # of the last batch: a list, as setting a module's attribute is slow
+
+    def forward(self, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """(loss, mean bound) of a batch."""
+        phi = self.strategy(Batch(x, index), Bound(self.model, x, self.objective, self.num_particles))
+        densities = log_densities(self.model, Posterior(self.model, phi), x, self.num_particles)
+        if not densities.reparameterized:
+            raise PpvaeError(
+                "the guide draws a discrete latent, through which no reparameterised gradient flows: mark the "
+                'site infer={"enumerate": "parallel"}'
+            )
+        bound = self.objective(densities).mean()
+        self.last[:] = [(phi, densities)]
+        loss = -bound
+        if self.penalised:
+            loss = loss - self.model.log_penalty() / self.num_data
+        return loss, bound.detach()
+
+
+class Training:
+    """One run of the loop: its position, its clocks, the best weights so far."""
+
+    def __init__(self, result: Fit, data: Data, objective: Objective, fabric: Fabric, progress: bool | None) -> None:
+        self.result, self.settings, self.fabric = result, result.settings, fabric
+        self.objective, self.data, self.progress = objective, data, progress
+        self.model, self.strategy = result.model, result.strategy
+        step = _Step(self.model, self.strategy, objective, self.settings)
+        self.step, self.optimizer = _setup(fabric, step, self._groups())
+        self.train = data.train.to(self.strategy.start)
+        self.valid = data.valid.to(self.strategy.start)
+        self.valid_rows: Tensor | None = None
+        self.steps = 0
+        self.best = -math.inf
+        self.best_state: dict[str, Tensor] | None = None
+        self.stale = 0
+
+    def run(self) -> Fit:
+        settings, result = self.settings, self.result
+        bounds: list[float] = []
+        stopped: str | None = None
+        clock = time.perf_counter()
+        with Progress(self.progress, settings.max_epochs, f"fit {settings.inference}") as bar:
+            for epoch in range(1, settings.max_epochs + 1):
+                order = torch.randperm(len(self.train), device=self.train.device)
+                for index in order.split(settings.batch_size):
+                    bounds.append(self._step(index))
+                    stopped = self._out_of_budget(clock)
+                    if stopped:
+                        break
+                if stopped or epoch % settings.eval_every == 0 or epoch == settings.max_epochs:
+                    result.seconds += time.perf_counter() - clock
+                    self._evaluate(epoch, sum(bounds) / len(bounds))
+                    bounds = []
+                    clock = time.perf_counter()
+                    if not stopped and settings.patience is not None and self.stale >= settings.patience:
+                        stopped = "patience"
+                bar.update(epoch, bound=result.history[-1]["valid_bound"] if result.history else bounds[-1])
+                if stopped:
+                    result.stopped = stopped
+                    break
+        if self.best_state is not None:
+            self.step.load_state_dict(self.best_state)
+        self.model.eval()
+        self.strategy.eval()
+        return result
+
+    def _out_of_budget(self, clock: float) -> str | None:
+        """ "steps" or "seconds" when that budget is spent; `clock` is when the present stretch of steps began."""
+        settings = self.settings
+        if settings.max_steps is not None and self.steps >= settings.max_steps:
+            return "steps"
+        if settings.max_seconds is not None:
+            return "seconds" if self.result.seconds + time.perf_counter() - clock > settings.max_seconds else None
+        return None
+
+    def _step(self, index: Tensor) -> float:
+        x = self.data.draw(self.train[index])
+        # shapes and supports are validated once; afterwards that would cost a quarter of a step
+        with pyro.validation_enabled(self.steps == 0):
+            loss, bound = self.step(x, index)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise NonFiniteError(f"the loss became {value} at step {self.steps}: {self._blame()}")
+        self.optimizer.zero_grad()
+        if loss.requires_grad:
+            self.fabric.backward(loss)
+            self.optimizer.step()
+        self.strategy.after_backward()
+        self.steps += 1
+        return bound.item()
+
+    def _evaluate(self, epoch: int, train_bound: float) -> None:
+        value = self._valid_bound() if len(self.valid) else train_bound
+        self.result.history.append(
+            {
+                "step": self.steps,
+                "epoch": epoch,
+                "seconds": self.result.seconds,
+                "train_bound": train_bound,
+                "valid_bound": value,
+            }
+        )
+        if not math.isfinite(value):
+            raise NonFiniteError(f"the validation bound became {value} at step {self.steps}: {self._blame()}")
+        self.stale += 1
+        if value > self.best:
+            self.best, self.stale = value, 0
+            if self.settings.patience is not None:
+                self.best_state = {name: t.detach().clone() for name, t in self.step.state_dict().items()}
+
+    def _valid_bound(self) -> float:
+        """The bound of the validation data on fixed noise; rows of their own go on from where they were."""
+        self.step.eval()
+        seed = self.settings.seed
+        total = 0.0
+        with torch.no_grad(), pyro.validation_enabled(False):
+            bound = Bound(self.model, self.valid, self.objective, max(self.settings.num_particles, 4))
+            posterior = self.strategy.infer(
+                self.valid, bound, seed=block_seed(seed, _STREAM_VALID), start=self.valid_rows
+            )
+            if self.strategy.refuses_dynamic:
+                self.valid_rows = self.strategy.layout.pack(posterior.phi, len(self.valid))
+            positions = torch.arange(len(self.valid), device=self.valid.device)
+            for block, index in enumerate(positions.split(_VALID_BLOCK)):
+                with seeded(seed, _STREAM_VALID, block, device=self.valid.device):
+                    densities = log_densities(self.model, posterior.select(index), self.valid[index], _VALID_PARTICLES)
+                total += self.objective(densities).sum().item()
+        self.step.train()
+        return total / len(self.valid)
+
+    def _groups(self) -> list[dict[str, Any]]:
+        owned = self.model.guide_parameters()
+        ids = {id(p) for p in owned}
+        theta = [p for p in self.model.parameters() if id(p) not in ids]
+        groups = [
+            {"params": theta, "lr": self.settings.lr},
+            {"params": [*self.strategy.dense_parameters(), *owned], "lr": self.settings.lr_encoder},
+        ]
+        return [group for group in groups if group["params"]]
+
+    def _blame(self) -> str:
+        """Which sites, φ and parameters hold the first non-finite numbers."""
+        phi, densities = self.step.last[0]
+        sites = {
+            **densities.site_log_prob,
+            **{f"q({name})": term for name, term in densities.site_log_q.items()},
+        }
+        found = {
+            "log-density of site": _broken(sites.items()),
+            "φ": _broken(phi.items()),
+            "parameter": _broken((*self.model.named_parameters(), *self.strategy.named_parameters())),
+        }
+        parts = [f"{kind} {', '.join(names[:4])}" for kind, names in found.items() if names]
+        where = "; ".join(parts) or "every density is finite, the penalty is not"
+        return f"not finite: {where} (lower the learning rates, or bound the scales of the model)"
+
+
+def _broken(named: Iterable[tuple[str, Tensor]]) -> list[str]:
+    return [name for name, value in named if not bool(value.isfinite().all())]
+
+
+def _setup(fabric: Fabric, step: _Step, groups: list[dict[str, Any]]) -> tuple[Any, Any]:
+    if not groups:
+        raise PpvaeError(f"{type(step.model).__name__} has no parameter to train")
+    return fabric.setup(step, torch.optim.Adam(groups, fused=True))

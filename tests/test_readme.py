@@ -1,0 +1,22 @@
+"""What the README shows is what runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_model_of_the_readme_runs_as_written(capsys: pytest.CaptureFixture[str]) -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    exec(compile(program, "README.md", "exec"), {"__name__": "readme"})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["per-datapoint", "amortized"]
+    assert all("Summary(mean=-" in line and line.endswith("reliable") for line in lines)
+
+
+def test_every_file_and_picture_that_the_readme_links_exists() -> None:
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    assert links
+    assert [link for link in links if not (Path(__file__).parent.parent / link).exists()] == []
