@@ -60,22 +60,13 @@ def check(model: Model, x: Tensor) -> None:
             first = log_densities(model, posterior, x, particles)
             given = first.values or None  # a guide without sites has nothing to hold fixed
             twice = [log_densities(model, posterior, x, particles, values=given) for _ in range(2)]
-        _same(
-            model,
-            *(_columns(densities, slice(None)) for densities in twice),
-            how="scored twice at the same latents",
-        )
+        _same(model, _columns(twice[0], slice(None)), _columns(twice[1], slice(None)), _TWICE)
         for i in range(batch):
             index = torch.tensor([i], device=x.device)
             values = None if given is None else {site: value[:, index] for site, value in given.items()}
-            with _one_line(name):
+            with _one_line(name, model):
                 alone = log_densities(model, posterior.select(index), x[index], particles, values=values)
-            _same(
-                model,
-                _columns(twice[0], index),
-                _columns(alone, slice(None)),
-                how="scored alone and in a batch",
-            )
+            _same(model, _columns(twice[0], index), _columns(alone, slice(None)), _ALONE)
 
 
 class _Plates(Messenger):
@@ -88,6 +79,8 @@ class _Plates(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         name, frames = msg["name"], msg["cond_indep_stack"]
         if is_subsample(msg):
+            if msg["fn"].subsample_size not in (None, msg["fn"].size):
+                raise self.subsampled(name)
             return
         if msg["infer"].get("_deterministic"):
             return
@@ -101,15 +94,29 @@ class _Plates(Messenger):
             )
         frame = frames[0]
         if frame.full_size not in (None, frame.size):
-            raise CheckError(
-                f"{self.model}: plate {frame.name!r} subsamples by itself: the library makes the batches, so write "
-                'pyro.plate("data", len(x))'
-            )
+            raise self.subsampled(frame.name)
         if frame.name != "data" or frame.dim != -1:
             raise CheckError(
                 f"{self.model}: site {name!r} is in plate {frame.name!r} at dim {frame.dim}: "
                 'it must be "data" at dim -1'
             )
+        if len(msg["fn"].batch_shape) != 1:
+            raise CheckError(
+                f"{self.model}: site {name!r} has batch shape {tuple(msg['fn'].batch_shape)}, not [B]: give its own "
+                "dimensions to the event with .to_event()"
+            )
+        shape = msg["fn"].batch_shape + msg["fn"].event_shape
+        if not msg["is_observed"] and isinstance(msg["value"], Tensor) and msg["value"].shape != shape:
+            raise CheckError(
+                f"{self.model}: site {name!r} is {list(msg['value'].shape)} in the guide and {list(shape)} in the "
+                "model: make their event shapes agree (is .to_event() missing?)"
+            )
+
+    def subsampled(self, plate: str) -> CheckError:
+        return CheckError(
+            f"{self.model}: plate {plate!r} subsamples by itself: the library makes the batches, so write "
+            'pyro.plate("data", len(x))'
+        )
 
     def _pyro_param(self, msg: Any) -> None:
         raise CheckError(
@@ -166,39 +173,47 @@ def _columns(densities: Densities, index: Any) -> dict[str, Tensor]:
     return out
 
 
+_TWICE, _ALONE = "scored twice at the same latents", "scored alone and in a batch"
+_WHY = {
+    _TWICE: "it draws random numbers outside pyro.sample",
+    _ALONE: "something in the model or guide mixes datapoints, or broadcasts where it should not",
+}
+
+
 def _same(model: Model, one: dict[str, Tensor], other: dict[str, Tensor], how: str) -> None:
     for site, term in one.items():
-        precise = term.dtype == torch.float64
-        if not torch.allclose(
-            term, other[site], rtol=1e-9 if precise else 1e-4, atol=1e-8 if precise else 1e-3, equal_nan=True
-        ):
-            at_fault = [
-                f"{n} ({type(m).__name__})" for n, m in model.named_modules() if isinstance(m, _UNSOUND) and m.training
-            ]
-            why = (
-                f"module {', '.join(at_fault)} is in training mode: use eval() or a layer without batch statistics"
-                if at_fault
-                else "something in the model or guide mixes datapoints, or broadcasts where it should not"
-            )
+        rtol, atol = (1e-9, 1e-8) if term.dtype == torch.float64 else (1e-4, 1e-3)
+        if not torch.allclose(term, other[site], rtol=rtol, atol=atol, equal_nan=True):
             gap = (term - other[site]).abs().max().item()
             raise CheckError(
-                f"{type(model).__name__}: {site} has other densities when {how} (largest difference {gap:.3g}): {why}"
+                f"{type(model).__name__}: {site} has other densities when {how} (largest difference {gap:.3g}): "
+                f"{_in_training_mode(model) or _WHY[how]}"
             )
+
+
+def _in_training_mode(model: Model) -> str:
+    """The layers that would make a datum depend on its batch, or on chance, in words; empty if there are none."""
+    layers = [f"{n} ({type(m).__name__})" for n, m in model.named_modules() if isinstance(m, _UNSOUND) and m.training]
+    if not layers:
+        return ""
+    return f"module {', '.join(layers)} is in training mode: use eval() or a layer without batch statistics"
 
 
 @contextmanager
-def _one_line(model: str) -> Iterator[None]:
-    """Whatever the programs raise becomes one line that names the model."""
+def _one_line(name: str, trained: Model | None = None) -> Iterator[None]:
+    """Whatever the programs raise becomes one line that names the model, and layers of `trained` that may be why."""
     try:
         yield
-    except CheckError:
-        raise
     except Exception as error:
+        # Pyro's tracer adds the shapes of all sites below the message
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         text = lines[0] if lines else type(error).__name__
         if isinstance(error, KeyError | AttributeError | TypeError):
             text = f"{type(error).__name__}: {text}"
-        hint = " (is .to_event(1) missing?)" if "Shape mismatch inside plate" in text else ""
-        if not text.startswith(model):
-            text = f"{model}: {text}"
-        raise CheckError(f"{text}{hint}") from error
+        if not text.startswith(name):
+            text = f"{name}: {text}"
+        if "Shape mismatch inside plate" in text:
+            text += " (is .to_event(1) missing?)"
+        if trained is not None and (layers := _in_training_mode(trained)):
+            text += f"; {layers}"
+        raise CheckError(text) from error

@@ -184,7 +184,10 @@ class _Recorder(Messenger):
             msg["done"] = True
         value = msg["value"]
         fn = msg["fn"] if msg["mask"] is None else msg["fn"].mask(msg["mask"])
-        log_prob = fn.log_prob(value)
+        try:
+            log_prob = fn.log_prob(value)
+        except ValueError as error:  # which does not say where
+            raise PpvaeError(f"site {name!r}: {error}") from error
         if log_prob.dim() == 0 or log_prob.shape[-1] != self.batch:
             raise PpvaeError(
                 f"site {name!r} has log-density of shape {tuple(log_prob.shape)}, not [..., {self.batch}]: it must "

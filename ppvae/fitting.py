@@ -113,8 +113,8 @@ def fit(
         model = copy.deepcopy(model).train()
         if overrides(model, "start"):
             model.start(data.train)
-        prepare(model, data.train)
         check(model, data.draw(data.train[:7]))
+        prepare(model, data.train)
         strategy = strategy_type(model, data.train, **options)
         settings = Settings(
             inference=inference,
