@@ -8,6 +8,7 @@ of its own, so a step costs the same for any number of datapoints.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -17,8 +18,12 @@ import ppvae
 from ppvae import require
 from ppvae.densities import Posterior
 from ppvae.local import Phi
+from ppvae.randomness import block_seed
 from ppvae.rows import RowFit, RowState, adam_step, fit_rows, row_gradient
 from ppvae.strategy import Batch, Bound
+
+#: rows of new data optimised at once: enough to fill the processor, few enough that memory does not grow with the data
+_BLOCK = 500
 
 
 @ppvae.register("per-datapoint")
@@ -90,8 +95,12 @@ class PerDatapoint(ppvae.Strategy):
 
     def infer(self, x: Tensor, bound: Bound, *, seed: int = 0, start: Tensor | None = None) -> Posterior:
         rows = self.start.repeat(len(x), 1) if start is None else start
-        fitted = self._converge(rows, bound, seed)
-        return Posterior(bound.model, self.layout.unpack(fitted.rows), fitted.converged)
+        fitted = [
+            self._converge(rows[at], replace(bound, x=x[at], block=_BLOCK), block_seed(seed, block))
+            for block, at in enumerate(torch.arange(len(x), device=x.device).split(_BLOCK))
+        ]
+        phi = self.layout.unpack(torch.cat([part.rows for part in fitted]))
+        return Posterior(bound.model, phi, torch.cat([part.converged for part in fitted]))
 
     def _converge(self, rows: Tensor, bound: Bound, seed: int) -> RowFit:
         return fit_rows(

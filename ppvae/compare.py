@@ -23,13 +23,22 @@ from ppvae.check import check
 from ppvae.data import Data, load_data
 from ppvae.densities import sample_sites
 from ppvae.errors import PpvaeError
+from ppvae.family import prepare
 from ppvae.fitted import Fit
 from ppvae.fitting import fit
 from ppvae.marginal import log_marginal, summarise
 from ppvae.model import Model, overrides
 from ppvae.progress import Progress
 from ppvae.randomness import seeded
-from ppvae.registry import create, list_inference, main_job, model_class, option_names, strategy_class
+from ppvae.registry import (
+    build,
+    check_options,
+    list_inference,
+    main_job,
+    model_class,
+    option_names,
+    strategy_class,
+)
 
 SCHEMA = 1
 #: new datapoints behind `infer_seconds_per_1000`
@@ -77,9 +86,13 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Job:
-    """One row to be made."""
+    """One row to be made.
+
+    `kind` is the class behind the name `model`, found once: a file edited meanwhile must not change later rows.
+    """
 
     model: str
+    kind: type[Model]
     inference: str
     seed: int
     data: Data
@@ -88,10 +101,10 @@ class Job:
 
 
 def compare(
-    models: Sequence[str] | None = None,
-    inference: Sequence[str] | None = None,
+    models: Sequence[str] | str | None = None,
+    inference: Sequence[str] | str | None = None,
     data: str | os.PathLike | Data | None = None,
-    seeds: Sequence[int] = (0, 1, 2),
+    seeds: Sequence[int] | int = (0, 1, 2),
     *,
     treatment: str | None = None,
     root: str | os.PathLike | None = None,
@@ -107,8 +120,8 @@ def compare(
     """Fit every model under every strategy that applies, and judge each on the same test data.
 
     Args:
-        models: zoo names or path/to/file.py:ClassName; where None, those of the main job.
-        inference: strategies; where None, each that the model allows.
+        models: zoo names or path/to/file.py:ClassName, several or one; where None, those of the main job.
+        inference: strategies, several or one; where None, each that the model allows.
         data: a name, a file or a `Data`; where None, each model's own of the main job, else digits.
         seeds: of initialisation, training and evaluation.
         treatment, root, num_train: as `load_data` has them.
@@ -116,7 +129,7 @@ def compare(
         num_samples: importance samples a datum.
         model_options: constructor arguments, for every model.
         inference_options: {strategy: its options}.
-        run_dir: a new directory for results.json, written anew after each row.
+        run_dir: a new directory for results.json, made with the first row and written anew after each.
         progress: show progress bars; None only on a terminal.
         fit_options: of `fit`: max_epochs, max_seconds, lr, batch_size, …
 
@@ -128,7 +141,7 @@ def compare(
     require.count("num_samples", num_samples)
     if num_test is not None:
         require.count("num_test", num_test)
-    where = None if run_dir is None else new_directory(run_dir)  # made only once nothing is left to refuse
+    where = None if run_dir is None else free_directory(run_dir)
     rows: list[Row] = []
     started = time.perf_counter()
     with Progress(progress, len(jobs), "compare") as bar:
@@ -136,15 +149,16 @@ def compare(
             bar.update(done, what=f"{Path(job.model).name} · {job.inference} · seed {job.seed}")
             rows.append(run(job, num_samples, num_test))
             if where is not None:
+                where.mkdir(parents=True, exist_ok=True)  # only now: the first fit refuses what no plan can see
                 write_results(where / "results.json", rows, time.perf_counter() - started)
     return Comparison(rows, where)
 
 
 def plan(
-    models: Sequence[str] | None,
-    inference: Sequence[str] | None,
+    models: Sequence[str] | str | None,
+    inference: Sequence[str] | str | None,
     data: str | os.PathLike | Data | None,
-    seeds: Sequence[int],
+    seeds: Sequence[int] | int,
     *,
     treatment: str | None,
     root: str | os.PathLike | None,
@@ -157,31 +171,35 @@ def plan(
     names = _names("models", models, list(main_job()))
     strategies = _names("inference", inference, list_inference())
     seeds = [require.count("seed", seed, least=0) for seed in (seeds if isinstance(seeds, Iterable) else [seeds])]
-    if not seeds:
-        raise PpvaeError("seeds is empty: name at least one")
-    known = set(option_names_of_fit())
+    _each_once("seeds", seeds)
+    known = option_names_of_fit()
     for option in fit_options:
-        require.one_of("option", option, sorted(known))
-    own = {name: dict(options) for name, options in (inference_options or {}).items()}
+        require.one_of("option", option, known, ". Options of a model go into model_options")
+    own = require.mapping("inference_options", inference_options)
+    own = {name: require.mapping(f"inference_options of {name}", options) for name, options in own.items()}
     for name in [*strategies, *own]:
         strategy_class(name)
     loaded: dict[str, Data] = {}
     jobs = []
     for name in names:
         preset = dict(main_job().get(name, {}))
-        source = preset.pop("data", "digits") if data is None else data
+        own_data = preset.pop("data", "digits")
+        source = own_data if data is None else data
         key = repr(source)
         if key not in loaded:
-            loaded[key] = (
-                source
-                if isinstance(source, Data)
-                else load_data(source, treatment=treatment, root=root, num_train=num_train)
-            )
-        options = fill(name, loaded[key], model_options or {})
-        allowed = _allowed(name, options, loaded[key], strategies, explicit=inference is not None)
+            loaded[key] = load_data(source, treatment=treatment, root=root, num_train=num_train)
+        kind = model_class(name)
+        options = fill(kind, loaded[key], require.mapping("model_options", model_options))
+        allowed = _allowed(name, kind, options, loaded[key], strategies, own, explicit=inference is not None)
         for strategy in allowed:
             settings = {**preset, **fit_options, "inference_options": own.get(strategy, {})}
-            jobs += [Job(name, strategy, seed, loaded[key], options, settings) for seed in seeds]
+            if "lr" not in option_names(strategy_class(strategy)):
+                settings.pop("lr_phi", None)  # is for rows, and this strategy keeps none
+            jobs += [Job(name, kind, strategy, seed, loaded[key], options, settings) for seed in seeds]
+    if unused := own.keys() - {job.inference for job in jobs}:
+        raise PpvaeError(f"inference_options has {sorted(unused)[0]!r}, which is not among the strategies compared")
+    if fit_options.get("lr_phi") is not None and not any("lr_phi" in job.fit_options for job in jobs):
+        raise PpvaeError("lr_phi is for rows of their own, which no strategy compared here keeps: leave it out")
     return jobs
 
 
@@ -193,44 +211,72 @@ def option_names_of_fit() -> list[str]:
     return [name for name in inspect.signature(fit).parameters if name not in taken]
 
 
-def fill(name: str, data: Data, options: Mapping[str, Any]) -> dict[str, Any]:
+def fill(kind: type[Model], data: Data, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a model, with x_dim and likelihood taken from the data where it has them and none is given."""
-    known = option_names(model_class(name))
+    known = option_names(kind)
     out = dict(options)
-    if "x_dim" in known:
-        out.setdefault("x_dim", math.prod(data.event_shape))
+    size = math.prod(data.event_shape)
+    if "x_dim" in known and out.setdefault("x_dim", size) != size:
+        raise PpvaeError(
+            f"x_dim is {require.show(out['x_dim'])}, and a datum of {data.name} has {size} numbers: leave x_dim out"
+        )
     if "likelihood" in known:
         out.setdefault("likelihood", data.likelihood)
     return out
 
 
-def _names(what: str, given: Sequence[str] | None, default: list[str]) -> list[str]:
+def _names(what: str, given: Sequence[str] | str | None, default: list[str]) -> list[str]:
     if given is None:
         return default
+    if not isinstance(given, Iterable):
+        raise PpvaeError(f"{what} must be names, got {require.show(given)}")
     names = [given] if isinstance(given, str) else list(given)
-    if not names:
-        raise PpvaeError(f"{what} is empty: name at least one")
-    if repeated := {name for name in names if names.count(name) > 1}:
-        raise PpvaeError(f"{what} names {sorted(repeated)[0]!r} twice")
+    _each_once(what, names)
     return names
 
 
-def _allowed(name: str, options: Mapping[str, Any], data: Data, strategies: list[str], *, explicit: bool) -> list[str]:
+def _each_once(what: str, given: list[Any]) -> None:
+    if not given:
+        raise PpvaeError(f"{what} is empty: name at least one")
+    if repeated := [one for at, one in enumerate(given) if one in given[:at]]:
+        raise PpvaeError(f"{what} names {require.show(repeated[0])} twice: name each once")
+
+
+def _allowed(
+    name: str,
+    kind: type[Model],
+    options: Mapping[str, Any],
+    data: Data,
+    strategies: list[str],
+    own: Mapping[str, Mapping[str, Any]],
+    *,
+    explicit: bool,
+) -> list[str]:
     """The strategies that go with the model and the data; one asked for by name that does not is an error."""
     with seeded(0, device=data.train.device):
-        model = create(name, **options)
+        model = build(name, kind, options)
+        if overrides(model, "start"):
+            _start(name, model, data)
     _refuse_unsound(name, model, data)
-    refusals = {s: why for s in strategies if (why := _refusal(s, name, model, data))}
-    if refusals and (explicit or len(refusals) == len(strategies)):
-        raise PpvaeError(next(iter(refusals.values())))
+    prepare(model, data.train)
+    refusals = {s: why for s in strategies if (why := _refusal(s, model, data, own.get(s, {})))}
+    for strategy, why in refusals.items():
+        if explicit or strategy in own or len(refusals) == len(strategies):
+            raise PpvaeError(why)
     return [s for s in strategies if s not in refusals]
+
+
+def _start(name: str, model: Model, data: Data) -> None:
+    try:
+        model.start(data.train)
+    except PpvaeError:
+        raise
+    except Exception as error:
+        raise PpvaeError(f"{name}: start(x) fails on {data.name}: {require.show(error)}") from error
 
 
 def _refuse_unsound(name: str, model: Model, data: Data) -> None:
     """A pair that `check` refuses; a density over real x, which cannot be ranked beside probabilities of bits."""
-    if overrides(model, "start"):
-        with seeded(0, device=data.train.device):
-            model.start(data.train)
     x = data.draw(data.train[:7])
     check(model, x)
     if data.likelihood != "bernoulli":
@@ -245,19 +291,24 @@ def _refuse_unsound(name: str, model: Model, data: Data) -> None:
             )
 
 
-def _refusal(strategy: str, name: str, model: Model, data: Data) -> str | None:
+def _refusal(strategy: str, model: Model, data: Data, options: Mapping[str, Any]) -> str | None:
+    """Why the strategy does not go with the model, the data or its options."""
     cls = strategy_class(strategy)
     if data.dynamic and cls.refuses_dynamic:
         return f"{strategy} keeps a row for each fixed datapoint: use a treatment other than dynamic"
-    if strategy == "exact" and not overrides(model, "exact_phi"):
-        return f"{name} has no exact posterior: leave exact out"
+    try:
+        check_options(strategy, cls, options, skip=("self", "model", "x"))
+        with seeded(0, device=data.train.device):
+            cls(model, data.train[:2], **options)
+    except PpvaeError as error:
+        return str(error)
     return None
 
 
 def run(job: Job, num_samples: int, num_test: int | None = None) -> Row:
     """Fit one pair and judge it on the test data."""
     with seeded(job.seed, device=torch.device("cpu")):
-        model = create(job.model, **job.model_options)
+        model = build(job.model, job.kind, job.model_options)
     fitted = fit(model, job.data, job.inference, seed=job.seed, progress=False, **job.fit_options)
     return evaluate(fitted, job.data, name=job.model, num_samples=num_samples, num_test=num_test, seed=job.seed)[0]
 
@@ -267,10 +318,7 @@ def evaluate(
     split: str = "test", progress: bool | None = False,
 ) -> tuple[Row, xr.Dataset]:  # fmt: skip
     """One row of results, and the estimates per datum behind it."""
-    x = getattr(data, split)
-    if not len(x):
-        raise PpvaeError(f"{data.name} has no {split} data to judge on")
-    x = x[:num_test]
+    x = observations(data, split, num_test)
     bound = log_marginal(fitted, x, num_samples=num_samples, seed=seed, progress=progress)
     exact = overrides(fitted.model, "log_prob")
     best = log_marginal(fitted, x, num_samples=num_samples, method="exact") if exact else bound
@@ -304,6 +352,17 @@ def evaluate(
     return row, bound
 
 
+def observations(data: Data, split: str, most: int | None = None) -> Tensor:
+    """The data of a split that a fit can be judged on, the first so many of them [N, *event]."""
+    x = data.splits[require.one_of("split", split, data.splits)]
+    if data.dynamic and split == "train":
+        raise PpvaeError(
+            f"train of {data.name} (dynamic) holds intensities, redrawn at each visit: judge valid or test, "
+            'or treatment="static"'
+        )
+    return x[:most]
+
+
 def _seconds_per_1000(fitted: Fit, x: Tensor) -> float:
     """Seconds to find q for 1,000 new datapoints at once; fewer test data are used over."""
     many = x[torch.arange(_TIMED) % len(x)]
@@ -317,15 +376,22 @@ def _number(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def new_directory(path: str | os.PathLike) -> Path:
-    """A directory made for this run; what stands there already is refused."""
-    target = Path(path)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise PpvaeError(f"{target} exists and is not an empty folder: choose another run directory")
+def free_directory(path: str | os.PathLike) -> Path:
+    """A directory that can be made for this run, or stands there empty; nothing is made yet.
+
+    Raises:
+        PpvaeError: something stands there, or no directory can be made there.
+    """
     try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PpvaeError(f"cannot make the run directory {target}: {error.strerror}") from error
+        target = Path(path)
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise PpvaeError(f"{target} exists and is not an empty folder: choose another run directory")
+        above = next(folder for folder in (target.absolute(), *target.absolute().parents) if folder.exists())
+    except (OSError, TypeError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise PpvaeError(f"{require.show(path)} cannot be a run directory: {why}") from error
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise PpvaeError(f"cannot make the run directory {target}: {above} is no folder that you may write to")
     return target
 
 

@@ -436,8 +436,12 @@ def log_densities(
     elif isinstance(num_particles, bool) or not isinstance(num_particles, int) or num_particles < 1:
         raise PpvaeError(f"num_particles must be a whole number ≥ 1, got {num_particles!r}")
     draws = draw(posterior, x, num_particles, values, grad)
-    if values is not None and (unknown := values.keys() - draws.sites.keys()):
-        raise PpvaeError(f"values= names {sorted(unknown)[0]!r}, which is no site of the guide")
+    for name, value in (values or {}).items():
+        if name not in draws.sites:
+            raise PpvaeError(f"values= names {name!r}, which is no site of the guide")
+        event = draws.sites[name].fn.event_shape
+        if value.shape[2:] != event:
+            raise PpvaeError(f"values[{name!r}] has shape {list(value.shape)}: the guide's event is {list(event)}")
     return score(model, x, draws)
 
 

@@ -88,6 +88,11 @@ def prepare(model: Model, x: Tensor) -> Model:
                     'or mark it infer={"enumerate": "parallel"} if its values can be summed out'
                 )
             support = _base_support(fn.support)
+            if any(b.dim() > len(fn.event_shape) for b in vars(_inner(support)).values() if isinstance(b, Tensor)):
+                raise PpvaeError(
+                    f"the support of latent {name!r} comes with the batch or with another latent, and has no fixed "
+                    "bijection: give a guide"
+                )
             raw = biject_to(support).inv(site["value"])
             sites.append(_Site(name, support, len(fn.event_shape), raw.dim() - 1))
         moments = _prior_moments(model, batch, sites)
@@ -121,9 +126,12 @@ def _base(fn: Any) -> Any:
     return fn
 
 
+def _inner(support: constraints.Constraint) -> constraints.Constraint:
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return support
+
+
 def _base_support(support: constraints.Constraint) -> constraints.Constraint:
     """real for every independent(real): the common case needs no bijection."""
-    inner = support
-    while isinstance(inner, constraints.independent):
-        inner = inner.base_constraint
-    return constraints.real if inner is constraints.real else support
+    return constraints.real if _inner(support) is constraints.real else support

@@ -111,11 +111,13 @@ def fit(
     with forked(fabric.device):
         torch.manual_seed(block_seed(seed))
         model = copy.deepcopy(model).train()
+        dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
+        x = data.train.to(dtype)
         if overrides(model, "start"):
-            model.start(data.train)
-        check(model, data.draw(data.train[:7]))
-        prepare(model, data.train)
-        strategy = strategy_type(model, data.train, **options)
+            model.start(x)
+        check(model, data.draw(x[:7]))
+        prepare(model, x)
+        strategy = strategy_type(model, x, **options).to(dtype)
         settings = Settings(
             inference=inference,
             inference_options=options,

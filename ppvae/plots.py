@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ppvae.compare import Row
+from ppvae.errors import PpvaeError
 from ppvae.registry import list_inference
 from ppvae.table import Line, lines
 
@@ -17,8 +18,9 @@ _PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#
 
 
 def colour(inference: str) -> str:
-    """The colour of a strategy."""
-    return _PALETTE[list_inference().index(inference) % len(_PALETTE)]
+    """The colour of a strategy; grey for one that is not registered here, as in results from elsewhere."""
+    known = list_inference()
+    return _PALETTE[known.index(inference) % len(_PALETTE)] if inference in known else "#7F7F7F"
 
 
 def bounds(group: Sequence[Line], ax: Axes) -> Axes:
@@ -44,8 +46,14 @@ def bounds(group: Sequence[Line], ax: Axes) -> Axes:
 
 
 def comparison(rows: Sequence[Row]) -> Figure:
-    """One panel of `bounds` a data treatment."""
+    """One panel of `bounds` a data treatment.
+
+    Raises:
+        PpvaeError: there are no rows.
+    """
     groups = list(lines(rows).values())
+    if not groups:
+        raise PpvaeError("there are no rows to draw: run ppvae compare first")
     height = 1.2 + sum(0.75 * len(group) + 0.9 for group in groups)
     figure = Figure(figsize=(7.5, height), layout="constrained")
     axes = figure.subplots(len(groups), 1, squeeze=False, height_ratios=[len(group) for group in groups])[:, 0]

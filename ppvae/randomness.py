@@ -15,7 +15,8 @@ import torch
 
 def block_seed(*key: int) -> int:
     """One 63-bit seed out of (seed, stream, block…)."""
-    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    # SeedSequence takes (5,) and (5, 0) for the same: the length keeps them apart
+    return int(np.random.SeedSequence((len(key), *key)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 @contextmanager

@@ -59,7 +59,7 @@ def model_class(name: str) -> type[Model]:
     """The class behind a zoo name or behind path/to/file.py:ClassName."""
     if isinstance(name, str) and ":" in name:
         return _from_file(name)
-    cls = _ZOO[require.one_of("model", name, list_models())]
+    cls = _ZOO[require.one_of("model", name, list_models(), ", or path/to/file.py:ClassName")]
     assert issubclass(cls, Model)
     return cls
 
@@ -83,9 +83,18 @@ def create(name: str, **options: Any) -> Model:
     Raises:
         PpvaeError: an unknown name, an unknown option, or one the model refuses.
     """
-    cls = model_class(name)
+    return build(name, model_class(name), options)
+
+
+def build(name: str, cls: type[Model], options: Mapping[str, Any]) -> Model:
+    """A model of the class, which goes by that name; raises PpvaeError as `create` does."""
     check_options(name, cls, options)
-    return cls(**options)
+    try:
+        return cls(**options)
+    except PpvaeError:
+        raise
+    except Exception as error:
+        raise PpvaeError(f"{name} cannot be made, {require.show(error)}: check its options") from error
 
 
 def option_names(cls: type, skip: Iterable[str] = ("self",)) -> dict[str, inspect.Parameter]:
@@ -120,7 +129,7 @@ def _from_file(reference: str) -> type[Model]:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         first = str(error).splitlines()[0] if str(error) else ""
         raise PpvaeError(f"{path} does not import: {type(error).__name__}: {first}") from error
     cls = getattr(module, class_name, None)

@@ -93,8 +93,8 @@ class Weights:
         return (relative / (self.count - 1)).sqrt() if self.count > 1 else torch.full_like(self.log_sum, math.nan)
 
     def constant(self) -> Tensor:
-        """Whether all draws weigh the same, as when q is the posterior, [B]."""
-        return self.tail[0] - self.lowest < _CONSTANT
+        """Whether all draws, two at least, weigh the same, as when q is the posterior, [B]."""
+        return (self.tail[0] - self.lowest < _CONSTANT) & (self.count > 1)
 
     def khat(self) -> Tensor:
         """Pareto k̂ of the upper tail of w, [B].

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
 
@@ -22,7 +22,10 @@ def count(name: str, value: Any, least: int = 1) -> int:
 
 def positive(name: str, value: Any, *, zero: bool = False) -> float:
     """A finite number > 0 (or ≥ 0)."""
-    number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        number = False
     if not number or value < 0 or (value == 0 and not zero):
         raise PpvaeError(f"{name} must be a finite number {'≥' if zero else '>'} 0, got {show(value)}")
     return float(value)
@@ -38,10 +41,21 @@ def one_of(name: str, value: Any, known: Iterable[str], more: str = "") -> str:
     raise PpvaeError(f"unknown {name} {show(value)}: {hint}known: {', '.join(known) or 'none'}{more}")
 
 
+def mapping(name: str, value: Any) -> dict[str, Any]:
+    """Names of options with their values; None is none."""
+    if value is not None and not isinstance(value, Mapping):
+        raise PpvaeError(f"{name} must be a mapping of options to values, got {show(value)}")
+    return dict(value or {})
+
+
 def show(value: Any) -> str:
     """The value on one line, however long its repr."""
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return shorten(" ".join(repr(value).split()), 80)
+
+
+def shorten(text: str, most: int = 300) -> str:
+    """The text, cut off after so many characters."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def sizes(name: str, value: Any) -> tuple[int, ...]:
@@ -52,5 +66,5 @@ def sizes(name: str, value: Any) -> tuple[int, ...]:
         raise PpvaeError(f"{name} must be a list of whole numbers ≥ 1, got {show(value)}")
     out = tuple(value)
     if not out or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in out):
-        raise PpvaeError(f"{name} must be a list of whole numbers ≥ 1, got {list(out)!r}")
+        raise PpvaeError(f"{name} must be a list of whole numbers ≥ 1, got {show(list(out))}")
     return out

@@ -40,6 +40,11 @@ class RowState:
     def zeros(cls, rows: Tensor) -> RowState:
         return cls(torch.zeros_like(rows), torch.zeros_like(rows), rows.new_zeros(len(rows)))
 
+    def forget(self, which: Tensor) -> None:
+        """Begin anew at some rows, in place."""
+        for part in (self.exp_avg, self.exp_avg_sq, self.steps):
+            part[which] = 0
+
     def select(self, index: Tensor) -> RowState:
         return RowState(self.exp_avg[index], self.exp_avg_sq[index], self.steps[index])
 
@@ -128,9 +133,11 @@ def fit_rows(
             best[active[better]] = now[better]
             rung += (~risen).long()
             done = rung >= len(LR_LADDER)
-            converged[active[done]] = True
+            converged[active[done & now.isfinite()]] = True
             keep = ~done
-            # a row that did not rise goes on, in smaller steps, from the best point it has seen
+            # a row that did not rise goes on, in smaller steps, from the best point it has seen, and afresh: what
+            # led it astray (a NaN beyond the edge of a support, say) is forgotten
             current[~risen] = rows[active[~risen]]
+            state.forget(~risen)
             active, current, rung, state = active[keep], current[keep], rung[keep], state.select(keep)
     return RowFit(rows, best, converged, steps)

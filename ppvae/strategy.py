@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ppvae.densities import Posterior, log_densities
+from ppvae.densities import Posterior, draw, log_densities
 from ppvae.errors import PpvaeError
 from ppvae.local import Phi
 from ppvae.model import Model
@@ -24,16 +24,35 @@ class Batch:
 
 @dataclass
 class Bound:
-    """φ → the objective per datum [B], at the data x [B, *event]; `which` restricts both to some datapoints."""
+    """φ → the objective per datum [B], at the data x [B, *event].
+
+    `bound(phi, which)` is for some of the datapoints: phi holds their rows alone. With `block`, at least B, draws
+    are made for that many positions whatever `which` is, so that the noise of a datum depends on its position
+    and not on the others that are there.
+    """
 
     model: Model
     x: Tensor
     objective: Objective
     num_particles: int = 1
+    block: int | None = None
 
     def __call__(self, phi: Phi, which: Tensor | None = None) -> Tensor:
         x = self.x if which is None else self.x[which]
-        return self.objective(log_densities(self.model, Posterior(self.model, phi), x, self.num_particles))
+        posterior = Posterior(self.model, phi)
+        values = None if self.block is None else self._values(posterior, x, which)
+        return self.objective(log_densities(self.model, posterior, x, self.num_particles, values=values))
+
+    def _values(self, posterior: Posterior, x: Tensor, which: Tensor | None) -> dict[str, Tensor] | None:
+        """Draws for the positions `which`, out of draws for every position of the block; they carry φ's gradient."""
+        assert self.block is not None
+        which = torch.arange(len(x), device=x.device) if which is None else which
+        row = torch.zeros(self.block, dtype=torch.long, device=x.device)  # any row does where nobody looks
+        row[which] = torch.arange(len(x), device=x.device)
+        draws = draw(posterior.select(row), x[row], self.num_particles)
+        if not draws.sites or any(site.weight is not None for site in draws.sites.values()):
+            return None  # enumerated: there is no noise to keep in place
+        return {name: value[:, which] for name, value in draws.raw_values.items()}
 
 
 class Strategy(nn.Module):

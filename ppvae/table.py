@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Table
 
 from ppvae.compare import Row
@@ -52,8 +53,13 @@ def lines(rows: Sequence[Row]) -> dict[tuple[str, str], list[Line]]:
     ):
         out.setdefault((data, treatment), []).append(Line(model, inference, data, treatment, tuple(group)))
     for group in out.values():
-        group.sort(key=lambda line: line.mean(log_marginal) or -math.inf, reverse=True)
+        group.sort(key=_rank, reverse=True)
     return out
+
+
+def _rank(line: Line) -> float:
+    value = line.mean(log_marginal)
+    return -math.inf if value is None else value
 
 
 def log_marginal(row: Row) -> float | None:
@@ -67,7 +73,8 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     for (data, treatment), group in lines(rows).items():
         first = group[0].rows[0]
         table = Table(
-            title=f"{data} ({treatment}), {first.num_data} {first.split} data, {first.num_samples} samples; nats/datum",
+            title=f"{escape(data)} ({treatment}), {first.num_data} {first.split} data, "
+            f"{first.num_samples} samples; nats/datum",
             caption="log p: exact where the model has it (=), else importance-sampled ± sampling error",
             title_justify="left",
             caption_justify="left",
@@ -80,7 +87,7 @@ def tables(rows: Sequence[Row]) -> list[Table]:
             exact = first_method(line) == "exact"
             table.add_row(
                 str(rank),
-                Path(line.model).name,
+                escape(Path(line.model).name),
                 line.inference,
                 _fixed(line.mean(lambda r: r.elbo)),
                 _fixed(line.mean(lambda r: r.iwae_bound)),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ppvae.data import Data
 from ppvae.densities import Densities, Posterior, log_densities
 from ppvae.errors import NonFiniteError, PpvaeError
-from ppvae.fitted import Fit, Settings
+from ppvae.fitted import INFER_PARTICLES, Fit, Settings
 from ppvae.local import Phi
 from ppvae.model import Model, overrides
 from ppvae.objectives import Objective
@@ -155,7 +155,7 @@ class Training:
         seed = self.settings.seed
         total = 0.0
         with torch.no_grad(), pyro.validation_enabled(False):
-            bound = Bound(self.model, self.valid, self.objective, max(self.settings.num_particles, 4))
+            bound = Bound(self.model, self.valid, self.objective, max(self.settings.num_particles, INFER_PARTICLES))
             posterior = self.strategy.infer(
                 self.valid, bound, seed=block_seed(seed, _STREAM_VALID), start=self.valid_rows
             )
