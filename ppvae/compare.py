@@ -255,29 +255,33 @@ def _allowed(
     """The strategies that go with the model and the data; one asked for by name that does not is an error."""
     with seeded(0, device=data.train.device):
         model = build(name, kind, options)
-        if overrides(model, "start"):
-            _start(name, model, data)
-    _refuse_unsound(name, model, data)
-    prepare(model, data.train)
-    refusals = {s: why for s in strategies if (why := _refusal(s, model, data, own.get(s, {})))}
+        x = _start(model, data)
+    _refuse_unsound(name, model, data, x)
+    prepare(model, x)
+    refusals = {s: why for s in strategies if (why := _refusal(s, model, data, x, own.get(s, {})))}
     for strategy, why in refusals.items():
         if explicit or strategy in own or len(refusals) == len(strategies):
             raise PpvaeError(why)
     return [s for s in strategies if s not in refusals]
 
 
-def _start(name: str, model: Model, data: Data) -> None:
+def _start(model: Model, data: Data) -> Tensor:
+    """Run the model's `start(x)` as `fit` does; returns the training data in the model's precision."""
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
+    x = data.train.to(dtype)
     try:
-        model.start(data.train)
+        if overrides(model, "start"):
+            model.start(x)
     except PpvaeError:
         raise
     except Exception as error:
-        raise PpvaeError(f"{name}: start(x) fails on {data.name}: {require.show(error)}") from error
+        raise PpvaeError(f"{type(model).__name__}: start(x) fails on {data.name}, {require.show(error)}") from error
+    return x
 
 
-def _refuse_unsound(name: str, model: Model, data: Data) -> None:
+def _refuse_unsound(name: str, model: Model, data: Data, x: Tensor) -> None:
     """A pair that `check` refuses; a density over real x, which cannot be ranked beside probabilities of bits."""
-    x = data.draw(data.train[:7])
+    x = data.draw(x[:7])
     check(model, x)
     if data.likelihood != "bernoulli":
         return
@@ -291,15 +295,15 @@ def _refuse_unsound(name: str, model: Model, data: Data) -> None:
             )
 
 
-def _refusal(strategy: str, model: Model, data: Data, options: Mapping[str, Any]) -> str | None:
+def _refusal(strategy: str, model: Model, data: Data, x: Tensor, options: Mapping[str, Any]) -> str | None:
     """Why the strategy does not go with the model, the data or its options."""
     cls = strategy_class(strategy)
     if data.dynamic and cls.refuses_dynamic:
         return f"{strategy} keeps a row for each fixed datapoint: use a treatment other than dynamic"
     try:
         check_options(strategy, cls, options, skip=("self", "model", "x"))
-        with seeded(0, device=data.train.device):
-            cls(model, data.train[:2], **options)
+        with seeded(0, device=x.device):
+            cls(model, x[:2], **options).to(x.dtype)
     except PpvaeError as error:
         return str(error)
     return None

@@ -18,6 +18,7 @@ from ppvae.errors import PpvaeError
 from ppvae.family import prepare
 from ppvae.fitted import Fit, Settings
 from ppvae.model import Model
+from ppvae.randomness import forked
 from ppvae.registry import check_options, create, reference, strategy_class
 
 _CONFIG, _WEIGHTS = "config.yaml", "weights.safetensors"
@@ -70,35 +71,41 @@ def load(directory: str | os.PathLike, *, model: Model | None = None, encoder: n
     for name in (_CONFIG, _WEIGHTS):
         if not (source / name).is_file():
             raise PpvaeError(f"{source} is not a saved fit: it has no {name}")
+    if model is not None and not isinstance(model, Model):
+        raise PpvaeError(f"model must be a ppvae.Model, got {type(model).__name__}")
     try:
-        config = yaml.safe_load((source / _CONFIG).read_text(encoding="utf-8"))
-        if config["schema"] != _SCHEMA:
-            raise PpvaeError(f"{source / _CONFIG} has schema {config['schema']!r}, this version reads {_SCHEMA}")
-        settings = Settings(**config["settings"])
-        tensors = load_file(source / _WEIGHTS)
-    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError, SafetensorError) as error:
-        raise PpvaeError(f"{source} is damaged: {type(error).__name__}: {str(error).splitlines()[0]}") from error
-    if model is None:
-        if config["model"]["name"] is None:
-            raise PpvaeError(
-                f"{source} was made with a class outside the zoo: pass load(directory, model=YourModel(...))"
-            )
-        model = create(config["model"]["name"], **config["model"]["options"])
+        return _read(source, model, encoder)
+    except PpvaeError:
+        raise
+    except (yaml.YAMLError, SafetensorError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError,
+            RuntimeError) as error:  # fmt: skip
+        raise PpvaeError(
+            f"{source} is damaged: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        ) from error
+
+
+def _read(source: Path, model: Model | None, encoder: nn.Module | None) -> Fit:
+    config = yaml.safe_load((source / _CONFIG).read_text(encoding="utf-8"))
+    if config["schema"] != _SCHEMA:
+        raise PpvaeError(f"{source / _CONFIG} has schema {config['schema']!r}, this version reads {_SCHEMA}")
+    settings = Settings(**config["settings"])
+    tensors = load_file(source / _WEIGHTS)
+    name, model_options = config["model"]["name"], config["model"]["options"]
+    if model is None and name is None:
+        raise PpvaeError(f"{source} was made with a class outside the zoo: pass load(directory, model=YourModel(...))")
     if config["own_encoder"] and encoder is None:
         raise PpvaeError(
             f"{source} was made with an encoder of your own: pass load(directory, encoder=YourEncoder(...))"
         )
-    # shapes alone matter here: every number is then read from the file
-    x = torch.zeros(()).expand(settings.num_data, *settings.event_shape)
-    prepare(model, x)
-    options = dict(settings.inference_options)
-    if encoder is not None:
-        options["encoder"] = encoder
+    options = dict(settings.inference_options) | ({} if encoder is None else {"encoder": encoder})
     strategy_type = strategy_class(settings.inference)
     check_options(settings.inference, strategy_type, options, skip=("self", "model", "x"))
-    strategy = strategy_type(model, x, **options)
+    with forked(torch.device("cpu")):  # every number is read from the file, none of the fresh ones stays
+        model = create(name, **model_options) if model is None else model
+        x = torch.zeros(()).expand(settings.num_data, *settings.event_shape)
+        prepare(model, x)
+        strategy = strategy_type(model, x, **options)
     settings.inference_options = options
-    fit = Fit(model, strategy, settings, config["history"], config["stopped"], config["seconds"])
     modules = nn.ModuleDict({"model": model, "strategy": strategy})
     if settings.precision == "64-true":
         modules.double()
@@ -107,7 +114,7 @@ def load(directory: str | os.PathLike, *, model: Model | None = None, encoder: n
     except RuntimeError as error:
         raise PpvaeError(f"{source} does not fit the model: {' '.join(str(error).split())[:300]}") from error
     modules.eval()
-    return fit
+    return Fit(model, strategy, settings, config["history"], config["stopped"], config["seconds"])
 
 
 def _weights(model: Model, strategy: nn.Module) -> dict[str, torch.Tensor]:
