@@ -1,0 +1,64 @@
+"""What several test files share: proof that a call left the world as it found it."""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import numpy as np
+import pyro
+import pytest
+import torch
+from sklearn.utils import check_random_state
+from torch import nn
+
+Untouched = Callable[..., AbstractContextManager[None]]
+
+
+@pytest.fixture
+def untouched() -> Untouched:
+    """`with untouched(*modules): …` fails if the block changes something it should not.
+
+    That is: the random state of torch, NumPy and Python; Pyro's settings and its param store; torch's default dtype
+    and gradient mode; any parameter, gradient, buffer or training flag of the modules.
+    """
+    return _untouched
+
+
+@contextmanager
+def _untouched(*modules: nn.Module) -> Iterator[None]:
+    before = _world(modules)
+    yield
+    after = _world(modules)
+    assert before.keys() == after.keys()
+    changed = [what for what in before if not _same(before[what], after[what])]
+    assert not changed
+
+
+def _world(modules: tuple[nn.Module, ...]) -> dict[str, Any]:
+    name, keys, *position = check_random_state(None).get_state()  # NumPy's global one
+    world: dict[str, Any] = {
+        "torch's random state": torch.get_rng_state(),
+        "NumPy's random state": torch.as_tensor(np.asarray(keys).astype(np.int64)),
+        "NumPy's position": (name, *position),
+        "Python's random state": random.getstate(),
+        "Pyro's settings": pyro.settings.get(),
+        "Pyro's param store": sorted(pyro.get_param_store().keys()),
+        "torch's modes": (torch.get_default_dtype(), torch.is_grad_enabled()),
+    }
+    for i, module in enumerate(modules):
+        for name, parameter in module.named_parameters():
+            world[f"{i}: parameter {name}"] = parameter.detach().clone()
+            world[f"{i}: gradient {name}"] = None if parameter.grad is None else parameter.grad.clone()
+            world[f"{i}: requires_grad {name}"] = parameter.requires_grad
+        for name, buffer in module.named_buffers():
+            world[f"{i}: buffer {name}"] = buffer.clone()
+        for name, child in module.named_modules():
+            world[f"{i}: training {name}"] = child.training
+    return world
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    return type(a) is type(b) and a == b
