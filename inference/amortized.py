@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import ppvae
+from ppvae import require
 from ppvae.local import Phi
 from ppvae.nets import default_encoder
 from ppvae.strategy import Batch, Bound
@@ -34,7 +35,12 @@ class Amortized(ppvae.Strategy):
         self.encoder = copy.deepcopy(encoder) or model.encoder() or default_encoder(x)
         with torch.no_grad():
             training = self.encoder.training
-            features = self.encoder.eval()(x[:2])
+            try:
+                features = self.encoder.eval()(x[:2])
+            except Exception as error:
+                raise ppvae.PpvaeError(
+                    f"the encoder fails on x [B, {', '.join(map(str, x.shape[1:]))}]: {require.show(error)}"
+                ) from error
             self.encoder.train(training)
         if not isinstance(features, Tensor) or features.dim() < 2 or len(features) != len(x[:2]):
             shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__

@@ -75,7 +75,7 @@ class PPCA(ppvae.Model):
             self.bias.copy_(mean)
             self.weight.mul_(std.mean())
             scale = std if len(self.raw_scale) > 1 else std.mean()
-            self.raw_scale.copy_(scale.expm1().log())
+            self.raw_scale.copy_(scale + (-(-scale).expm1()).log())  # softplus⁻¹, without overflow
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log p(x) [B] = log Normal(x; b, W Wᵀ + Ψ)."""

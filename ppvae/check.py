@@ -47,14 +47,14 @@ def check(model: Model, x: Tensor) -> None:
     model = copy.deepcopy(model)
     _refuse_pyro_modules(model)
     with torch.no_grad(), seeded(0, device=x.device):
-        with _one_line(name), pyro.validation_enabled(True), _Plates(name):
+        with one_line(name), pyro.validation_enabled(True), _Plates(name):
             prepare(model, x)
             sizes = _event_sizes(model, x)
         batch = _distinct(sizes)
         particles = _distinct({*sizes, batch})
         x = x[torch.arange(batch, device=x.device) % len(x)]
         posterior = _any_posterior(model, x)
-        with _one_line(name), pyro.validation_enabled(True):
+        with one_line(name), pyro.validation_enabled(True):
             with _Plates(name):
                 _run_once(model, posterior, x)
             first = log_densities(model, posterior, x, particles)
@@ -64,7 +64,7 @@ def check(model: Model, x: Tensor) -> None:
         for i in range(batch):
             index = torch.tensor([i], device=x.device)
             values = None if given is None else {site: value[:, index] for site, value in given.items()}
-            with _one_line(name, model):
+            with one_line(name, model):
                 alone = log_densities(model, posterior.select(index), x[index], particles, values=values)
             _same(model, _columns(twice[0], index), _columns(alone, slice(None)), _ALONE)
 
@@ -154,6 +154,7 @@ def _run_once(model: Model, posterior: Posterior, x: Tensor) -> list[poutine.Tra
 
 def _event_sizes(model: Model, x: Tensor) -> set[int]:
     """Every size of an event, a local parameter or a datum that B or S could be mistaken for."""
+    model.layout()  # says which entry of phi is no Local
     sizes = set(x.shape[1:])
     for local in model.phi.values():
         sizes.update(local.start.shape)
@@ -200,7 +201,7 @@ def _in_training_mode(model: Model) -> str:
 
 
 @contextmanager
-def _one_line(name: str, trained: Model | None = None) -> Iterator[None]:
+def one_line(name: str, trained: Model | None = None) -> Iterator[None]:
     """Whatever the programs raise becomes one line that names the model, and layers of `trained` that may be why."""
     try:
         yield
@@ -214,6 +215,8 @@ def _one_line(name: str, trained: Model | None = None) -> Iterator[None]:
             text = f"{name}: {text}"
         if "Shape mismatch inside plate" in text:
             text += " (is .to_event(1) missing?)"
+        if "within the support" in text:
+            text = f"{text.removesuffix(':')} (does the likelihood suit the treatment of the data?)"
         if trained is not None and (layers := _in_training_mode(trained)):
             text += f"; {layers}"
         raise CheckError(text) from error

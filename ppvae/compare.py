@@ -25,7 +25,7 @@ from ppvae.densities import sample_sites
 from ppvae.errors import PpvaeError
 from ppvae.family import prepare
 from ppvae.fitted import Fit
-from ppvae.fitting import fit
+from ppvae.fitting import fit, start
 from ppvae.marginal import log_marginal, summarise
 from ppvae.model import Model, overrides
 from ppvae.progress import Progress
@@ -255,7 +255,7 @@ def _allowed(
     """The strategies that go with the model and the data; one asked for by name that does not is an error."""
     with seeded(0, device=data.train.device):
         model = build(name, kind, options)
-        x = _start(model, data)
+        x = start(model, data)
     _refuse_unsound(name, model, data, x)
     prepare(model, x)
     refusals = {s: why for s in strategies if (why := _refusal(s, model, data, x, own.get(s, {})))}
@@ -263,20 +263,6 @@ def _allowed(
         if explicit or strategy in own or len(refusals) == len(strategies):
             raise PpvaeError(why)
     return [s for s in strategies if s not in refusals]
-
-
-def _start(model: Model, data: Data) -> Tensor:
-    """Run the model's `start(x)` as `fit` does; returns the training data in the model's precision."""
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
-    x = data.train.to(dtype)
-    try:
-        if overrides(model, "start"):
-            model.start(x)
-    except PpvaeError:
-        raise
-    except Exception as error:
-        raise PpvaeError(f"{type(model).__name__}: start(x) fails on {data.name}, {require.show(error)}") from error
-    return x
 
 
 def _refuse_unsound(name: str, model: Model, data: Data, x: Tensor) -> None:

@@ -59,7 +59,8 @@ class Fit:
     Attributes:
         model: a trained copy of the model, in evaluation mode.
         strategy: the source of φ.
-        history: one entry an evaluation: step, epoch, seconds, train_bound, valid_bound (nats/datum).
+        history: one entry an evaluation: step, epoch, seconds, train_bound, valid_bound (nats/datum; of the first
+            1,000 validation data where each needs a row of its own).
         stopped: why training ended: "epochs", "steps", "seconds" or "patience".
         seconds: of training, validation left out.
     """
@@ -86,7 +87,10 @@ class Fit:
             bound = Bound(self.model, x, self.objective(), max(self.settings.num_particles, INFER_PARTICLES))
             with pyro.validation_enabled(False):  # as in training, it costs a fifth and finds nothing new
                 return self.strategy.infer(x, bound, seed=block_seed(seed, _STREAM_INFER))
-        index = torch.as_tensor(index, device=x.device)
+        try:
+            index = torch.as_tensor(index, device=x.device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise PpvaeError(f"index must hold {len(x)} whole numbers, got {require.show(index)}") from error
         if index.shape != (len(x),) or index.is_floating_point() or index.dtype == torch.bool:
             raise PpvaeError(f"index must hold {len(x)} whole numbers, one a datapoint, got shape {tuple(index.shape)}")
         if len(index) and not 0 <= int(index.min()) <= int(index.max()) < self.settings.num_data:
@@ -100,6 +104,8 @@ class Fit:
         if not isinstance(x, Tensor) or x.dim() < 1 or tuple(x.shape[1:]) != event or not len(x):
             got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
             raise PpvaeError(f"x must be a tensor [B, {', '.join(map(str, event))}] with B ≥ 1, got {got}")
+        if x.is_complex():
+            raise PpvaeError(f"x is {x.dtype}: give real numbers")
         if not bool(x.isfinite().all()):
             raise PpvaeError("x holds NaN or infinite values: drop or impute them first")
         return x.to(self.strategy.start)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 
 from ppvae import require
 from ppvae.check import check
@@ -19,7 +20,7 @@ from ppvae.fitted import Fit, Settings, make_objective
 from ppvae.model import Model, overrides
 from ppvae.objectives import KL
 from ppvae.randomness import block_seed, forked
-from ppvae.registry import check_options, strategy_class
+from ppvae.registry import check_options, option_names, strategy_class
 from ppvae.training import Training
 
 Precision = Literal["32-true", "64-true", "bf16-mixed"]
@@ -80,12 +81,15 @@ def fit(
         raise PpvaeError(f"model must be a ppvae.Model, got {type(model).__name__}: create one with ppvae.create(name)")
     data = load_data(data)
     maximise = make_objective(objective, kl)
-    require.count("seed", seed, least=0)
-    lr_encoder = require.positive("lr", lr) if lr_encoder is None else require.positive("lr_encoder", lr_encoder)
-    options = dict(inference_options or {})
-    if lr_phi is not None:
-        options["lr"] = require.positive("lr_phi", lr_phi)
+    seed = require.count("seed", seed, least=0)
+    lr = require.positive("lr", lr)
+    lr_encoder = lr if lr_encoder is None else require.positive("lr_encoder", lr_encoder)
+    options = require.mapping("inference_options", inference_options)
     strategy_type = strategy_class(inference)
+    if lr_phi is not None:
+        if "lr" not in option_names(strategy_type):
+            raise PpvaeError(f"lr_phi is for rows of their own, and {inference} keeps none: leave it out")
+        options["lr"] = require.positive("lr_phi", lr_phi)
     check_options(inference, strategy_type, options, skip=("self", "model", "x"))
     if data.dynamic and strategy_type.refuses_dynamic:
         raise PpvaeError(
@@ -93,31 +97,28 @@ def fit(
             'visit: load the data with treatment="static"'
         )
     if max_steps is not None:
-        require.count("max_steps", max_steps)
+        max_steps = require.count("max_steps", max_steps)
     if max_seconds is not None:
-        require.positive("max_seconds", max_seconds)
+        max_seconds = require.positive("max_seconds", max_seconds)
     if patience is not None:
-        require.count("patience", patience)
-    require.count("num_particles", num_particles)
-    require.count("max_epochs", max_epochs)
+        patience = require.count("patience", patience)
+    num_particles = require.count("num_particles", num_particles)
+    max_epochs = require.count("max_epochs", max_epochs)
     batch_size = min(require.count("batch_size", batch_size), len(data.train))
     steps_per_epoch = math.ceil(len(data.train) / batch_size)
     if eval_every is None:
         eval_every = min(max_epochs, math.ceil(200 / steps_per_epoch))
-    require.count("eval_every", eval_every)
+    eval_every = require.count("eval_every", eval_every)
     require.one_of("precision", precision, ("32-true", "64-true", "bf16-mixed"))
     fabric = _fabric(accelerator, precision)
 
     with forked(fabric.device):
         torch.manual_seed(block_seed(seed))
         model = copy.deepcopy(model).train()
-        dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
-        x = data.train.to(dtype)
-        if overrides(model, "start"):
-            model.start(x)
+        x = start(model, data)
         check(model, data.draw(x[:7]))
         prepare(model, x)
-        strategy = strategy_type(model, x, **options).to(dtype)
+        strategy = strategy_type(model, x, **options).to(x.dtype)
         settings = Settings(
             inference=inference,
             inference_options=options,
@@ -141,6 +142,20 @@ def fit(
             event_shape=list(data.event_shape),
         )
         return Training(Fit(model, strategy, settings), data, maximise, fabric, progress).run()
+
+
+def start(model: Model, data: Data) -> Tensor:
+    """Run the model's `start(x)`, where it has one; returns the training data x in the model's precision."""
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
+    x = data.train.to(dtype)
+    try:
+        if overrides(model, "start"):
+            model.start(x)
+    except PpvaeError:
+        raise
+    except Exception as error:
+        raise PpvaeError(f"{type(model).__name__}: start(x) fails on {data.name}, {require.show(error)}") from error
+    return x
 
 
 def _fabric(accelerator: str, precision: Precision) -> Fabric:

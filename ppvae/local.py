@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraint_registry import transform_to
 
+from ppvae import require
 from ppvae.errors import PpvaeError
 
 Phi = dict[str, Tensor]
@@ -29,9 +30,13 @@ class Local:
 
     def __post_init__(self) -> None:
         if not isinstance(self.start, Tensor) or not self.start.is_floating_point():
-            raise PpvaeError(f"Local(start) must be a floating-point tensor, got {self.start!r}")
+            raise PpvaeError(f"Local(start) must be a floating-point tensor, got {require.show(self.start)}")
+        if not isinstance(self.support, constraints.Constraint):
+            raise PpvaeError(
+                f"Local(support) must be one of torch.distributions.constraints, got {require.show(self.support)}"
+            )
         if not bool(self.support.check(self.start).all()):
-            raise PpvaeError(f"Local(start) lies outside its support {self.support}: {self.start!r}")
+            raise PpvaeError(f"Local(start) lies outside its support {self.support}: {require.show(self.start)}")
 
 
 class Layout:

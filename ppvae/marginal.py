@@ -13,6 +13,7 @@ import xarray as xr
 from torch import Tensor
 
 from ppvae import require
+from ppvae.check import one_line
 from ppvae.densities import Densities, Posterior, draw, score
 from ppvae.errors import PpvaeError
 from ppvae.fitted import Fit
@@ -62,6 +63,8 @@ def log_marginal(
         PpvaeError: x of the wrong shape or not finite, arguments out of range, an unknown method, or "exact" for
             a model without one.
     """
+    if not isinstance(fit, Fit):
+        raise PpvaeError(f"fit must be what ppvae.fit or ppvae.load returns, got {type(fit).__name__}")
     require.one_of("method", method, ("importance", "exact"))
     require.count("num_samples", num_samples)
     require.count("chunk_size", chunk_size)
@@ -112,7 +115,9 @@ def _block(
         particles = min(PARTICLE_BLOCK, num_samples - at)
         draws = draw(posterior, x, particles)
         for first in range(0, particles, size):
-            densities = score(fit.model, x[:batch], draws.part(batch, slice(first, first + size)))
+            # x is held against the support of its likelihood once
+            with pyro.validation_enabled(at == first == 0), one_line(type(fit.model).__name__):
+                densities = score(fit.model, x[:batch], draws.part(batch, slice(first, first + size)))
             if not densities.sampled:
                 return _enumerated(densities)
             if not densities.enumerated:
@@ -204,6 +209,7 @@ class Summary:
 
 def summarise(estimates: xr.Dataset, name: str = "log_marginal") -> Summary:
     """Mean over data with its sampling error and the data's own spread kept apart; name is log_marginal or elbo."""
+    require.one_of("estimate", name, ("log_marginal", "elbo"))
     values = estimates[name].values
     se = estimates[f"{name}_se"].values
     n = len(values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor, nn
 
@@ -42,7 +42,7 @@ class Model(nn.Module):
     exact_phi: Callable[[Tensor], Phi]
     log_penalty: Callable[[], Tensor]
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Model:
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
         given = inspect.signature(cls.__init__).bind_partial(None, *args, **kwargs).arguments
         given.pop("self", None)

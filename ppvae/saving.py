@@ -45,15 +45,20 @@ def save(fit: Fit, directory: str | os.PathLike) -> None:
         "seconds": fit.seconds,
         "history": fit.history,
     }
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PpvaeError(f"cannot save to {target}, {error.strerror}: choose another folder") from error
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
         whole = Path(scratch) / "fit"
         whole.mkdir()
         (whole / _CONFIG).write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
         save_file(_weights(fit.model, fit.strategy), whole / _WEIGHTS)
-        if target.exists():
-            target.rmdir()
-        whole.rename(target)
+        if target.exists():  # it may be where the user stands: fill it, rather than put another in its place
+            for part in whole.iterdir():
+                part.rename(target / part.name)
+        else:
+            whole.rename(target)
 
 
 def load(directory: str | os.PathLike, *, model: Model | None = None, encoder: nn.Module | None = None) -> Fit:

@@ -25,6 +25,8 @@ from ppvae.strategy import Batch, Bound, Strategy
 
 #: datapoints scored at once when the validation bound is taken, and draws for each
 _VALID_BLOCK, _VALID_PARTICLES = 1000, 8
+#: the most validation data that get rows of their own: fitting these would otherwise cost more than training
+_VALID_ROWS = 1000
 #: the stream of random numbers of validation
 _STREAM_VALID = 2
 
@@ -68,7 +70,8 @@ class Training:
         step = _Step(self.model, self.strategy, objective, self.settings)
         self.step, self.optimizer = _setup(fabric, step, self._groups())
         self.train = data.train.to(self.strategy.start)
-        self.valid = data.valid.to(self.strategy.start)
+        valid = data.valid[:_VALID_ROWS] if self.strategy.refuses_dynamic else data.valid
+        self.valid = valid.to(self.strategy.start)
         self.valid_rows: Tensor | None = None
         self.steps = 0
         self.best = -math.inf
