@@ -32,6 +32,8 @@ class Amortized(ppvae.Strategy):
         super().__init__(model, x)
         if encoder is not None and not isinstance(encoder, nn.Module):
             raise ppvae.PpvaeError(f"encoder must be a torch.nn.Module, got {type(encoder).__name__}")
+        if not self.layout.width:  # every latent is summed out: there is nothing to encode
+            return
         self.encoder = copy.deepcopy(encoder) or model.encoder() or default_encoder(x)
         with torch.no_grad():
             training = self.encoder.training
@@ -51,4 +53,7 @@ class Amortized(ppvae.Strategy):
             self.head.bias.copy_(self.start)
 
     def forward(self, batch: Batch, bound: Bound) -> Phi:
-        return self.layout.unpack(self.head(self.encoder(batch.x).flatten(1)))
+        if not self.layout.width:
+            return {}
+        # φ in full precision, whatever the networks ran in: Cholesky factors have no other
+        return self.layout.unpack(self.head(self.encoder(batch.x).flatten(1)).to(self.start.dtype))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -114,7 +115,7 @@ class Fit:
         """Trained numbers: θ, and λ or the table of rows."""
         return sum(p.numel() for module in (self.model, self.strategy) for p in module.parameters())
 
-    def save(self, directory: str) -> None:
+    def save(self, directory: str | os.PathLike[str]) -> None:
         """Write the fit into a new directory: weights as safetensors, the rest as YAML; `ppvae.load` reads it."""
         from ppvae.saving import save
 

@@ -124,7 +124,7 @@ class Training:
             loss, bound = self.step(x, index)
         value = loss.item()
         if not math.isfinite(value):
-            raise NonFiniteError(f"the loss became {value} at step {self.steps}: {self._blame()}")
+            raise NonFiniteError(f"the loss became {value} at step {self.steps}: {self._blame(*self.step.last[0])}")
         self.optimizer.zero_grad()
         if loss.requires_grad:
             self.fabric.backward(loss)
@@ -144,8 +144,6 @@ class Training:
                 "valid_bound": value,
             }
         )
-        if not math.isfinite(value):
-            raise NonFiniteError(f"the validation bound became {value} at step {self.steps}: {self._blame()}")
         self.stale += 1
         if value > self.best:
             self.best, self.stale = value, 0
@@ -167,8 +165,12 @@ class Training:
             positions = torch.arange(len(self.valid), device=self.valid.device)
             for block, index in enumerate(positions.split(_VALID_BLOCK)):
                 with seeded(seed, _STREAM_VALID, block, device=self.valid.device):
-                    densities = log_densities(self.model, posterior.select(index), self.valid[index], _VALID_PARTICLES)
+                    part = posterior.select(index)
+                    densities = log_densities(self.model, part, self.valid[index], _VALID_PARTICLES)
                 total += self.objective(densities).sum().item()
+                if not math.isfinite(total):
+                    blame = self._blame(part.phi, densities)
+                    raise NonFiniteError(f"the validation bound became {total} at step {self.steps}: {blame}")
         self.step.train()
         return total / len(self.valid)
 
@@ -182,9 +184,8 @@ class Training:
         ]
         return [group for group in groups if group["params"]]
 
-    def _blame(self) -> str:
+    def _blame(self, phi: Phi, densities: Densities) -> str:
         """Which sites, φ and parameters hold the first non-finite numbers."""
-        phi, densities = self.step.last[0]
         sites = {
             **densities.site_log_prob,
             **{f"q({name})": term for name, term in densities.site_log_q.items()},

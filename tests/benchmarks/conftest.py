@@ -12,7 +12,7 @@ import pytest
 @pytest.fixture
 def rounds(request: pytest.FixtureRequest) -> int:
     """How often to repeat: many with --benchmark-enable, else just enough to see that the benchmark runs."""
-    return 11 if request.config.getoption("benchmark_enable") else 1
+    return 5 if request.config.getoption("benchmark_enable") else 1
 
 
 Timed = Callable[[], float]
