@@ -142,7 +142,7 @@ def fit_command(
         precision=precision, seed=seed,
     )  # fmt: skip
     where = fresh_path("fit") if run_dir is None else Path(run_dir)
-    fitted.save(str(where))
+    fitted.save(where)
     last = fitted.history[-1]
     print(
         f"{name} under {inference} on {loaded.name} ({loaded.treatment}): {last['step']:.0f} steps in "

@@ -19,6 +19,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from ppvae import require
 from ppvae.errors import PpvaeError
 from ppvae.local import Phi, select
 from ppvae.model import Model
@@ -433,8 +434,8 @@ def log_densities(
         raise PpvaeError(f"grad must be one of {', '.join(_GRADS)}, got {grad!r}")
     if values is not None:
         num_particles = _particles_of(values, len(x))
-    elif isinstance(num_particles, bool) or not isinstance(num_particles, int) or num_particles < 1:
-        raise PpvaeError(f"num_particles must be a whole number ≥ 1, got {num_particles!r}")
+    else:
+        num_particles = require.count("num_particles", num_particles)
     draws = draw(posterior, x, num_particles, values, grad)
     for name, value in (values or {}).items():
         if name not in draws.sites:
