@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 import ppvae
 from ppvae import require
-from ppvae.densities import Posterior
 from ppvae.local import Phi
+from ppvae.posterior import Posterior
 from ppvae.randomness import block_seed
 from ppvae.rows import RowFit, RowState, adam_step, fit_rows, row_gradient
 from ppvae.strategy import Batch, Bound

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from ppvae import require
 from ppvae.check import check
 from ppvae.data import Data, list_data, load_data
-from ppvae.densities import Densities, Posterior, log_densities
+from ppvae.densities import Densities, log_densities
 from ppvae.errors import CheckError, NonFiniteError, PpvaeError
 from ppvae.family import prepare
 from ppvae.fitted import Fit
@@ -14,6 +14,7 @@ from ppvae.local import Local, Phi
 from ppvae.marginal import log_marginal, summarise
 from ppvae.model import Model
 from ppvae.objectives import elbo
+from ppvae.posterior import Posterior
 from ppvae.pyro_pair import as_pyro
 from ppvae.compare import Comparison, Row, compare
 from ppvae.registry import create, list_inference, list_models, register

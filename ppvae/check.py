@@ -15,11 +15,13 @@ from pyro.nn.module import PyroModule
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from ppvae.densities import Densities, Posterior, is_subsample, log_densities, sample_sites
+from ppvae.densities import Densities, log_densities
 from ppvae.errors import CheckError
 from ppvae.family import prepare
 from ppvae.model import Model
+from ppvae.posterior import Posterior
 from ppvae.randomness import seeded
+from ppvae.sites import is_subsample, sample_sites
 
 #: layers whose output for one datum depends on the batch or on chance, while they train
 _UNSOUND = (torch.nn.modules.batchnorm._NormBase, torch.nn.modules.dropout._DropoutNd, torch.nn.AlphaDropout)

@@ -21,7 +21,6 @@ from torch import Tensor
 from ppvae import require
 from ppvae.check import check
 from ppvae.data import Data, load_data
-from ppvae.densities import sample_sites
 from ppvae.errors import PpvaeError
 from ppvae.family import prepare
 from ppvae.fitted import Fit
@@ -39,6 +38,7 @@ from ppvae.registry import (
     option_names,
     strategy_class,
 )
+from ppvae.sites import sample_sites
 
 SCHEMA = 1
 #: new datapoints behind `infer_seconds_per_1000`

@@ -13,11 +13,11 @@ from pyro import poutine
 from torch import Tensor
 from torch.distributions import biject_to, constraints
 
-from ppvae.densities import sample_sites
 from ppvae.errors import PpvaeError
 from ppvae.local import Local, Phi
 from ppvae.model import Model, overrides
 from ppvae.randomness import seeded
+from ppvae.sites import sample_sites
 
 #: prior draws behind the starting moments
 _PRIOR_DRAWS = 1000

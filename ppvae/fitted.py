@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from ppvae import objectives, require
-from ppvae.densities import Posterior
 from ppvae.errors import PpvaeError
 from ppvae.model import Model
 from ppvae.objectives import KL, Objective
+from ppvae.posterior import Posterior
 from ppvae.randomness import block_seed
 from ppvae.strategy import Bound, Strategy
 

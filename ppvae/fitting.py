@@ -19,7 +19,7 @@ from ppvae.family import prepare
 from ppvae.fitted import Fit, Settings, make_objective
 from ppvae.model import Model, overrides
 from ppvae.objectives import KL
-from ppvae.randomness import block_seed, forked
+from ppvae.randomness import block_seed, forked, reseed
 from ppvae.registry import check_options, option_names, strategy_class
 from ppvae.training import Training
 
@@ -113,7 +113,7 @@ def fit(
     fabric = _fabric(accelerator, precision)
 
     with forked(fabric.device):
-        torch.manual_seed(block_seed(seed))
+        reseed(block_seed(seed), fabric.device)
         model = copy.deepcopy(model).train()
         x = start(model, data)
         check(model, data.draw(x[:7]))

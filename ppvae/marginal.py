@@ -14,13 +14,16 @@ from torch import Tensor
 
 from ppvae import require
 from ppvae.check import one_line
-from ppvae.densities import Densities, Posterior, draw, score
+from ppvae.densities import Densities, score
 from ppvae.errors import PpvaeError
 from ppvae.fitted import Fit
+from ppvae.memory import keep_freed_pages
 from ppvae.model import overrides
+from ppvae.posterior import Posterior
 from ppvae.progress import Progress
-from ppvae.randomness import block_seed, forked
+from ppvae.randomness import block_seed, forked, reseed
 from ppvae.reliability import Weights, khat_threshold
+from ppvae.sites import draw
 
 Method = Literal["importance", "exact"]
 #: random numbers are drawn for fixed blocks of this many datapoints and particles
@@ -87,6 +90,7 @@ def _importance(
     chunk_size: int,
     progress: bool | None,
 ) -> list[dict[str, Tensor]]:
+    keep_freed_pages()
     parts = []
     with Progress(progress, len(x), "log p(x)") as bar:
         for block, index in enumerate(torch.arange(len(x), device=x.device).split(DATA_BLOCK)):
@@ -111,7 +115,7 @@ def _block(
     weights = Weights.empty(num_samples, x.new_empty(batch))
     size = max(1, chunk_size // batch)
     for at in range(0, num_samples, PARTICLE_BLOCK):
-        torch.manual_seed(block_seed(*key, at // PARTICLE_BLOCK))
+        reseed(block_seed(*key, at // PARTICLE_BLOCK), x.device)
         particles = min(PARTICLE_BLOCK, num_samples - at)
         draws = draw(posterior, x, particles)
         for first in range(0, particles, size):

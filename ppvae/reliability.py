@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor
 MIN_ESS = 100.0
 #: k̂ reads the upper fifth of few draws, and a Pareto fit wants five
 MIN_DRAWS = 25
+#: draws that wait until they are taken in together
+_FOLD = 400
 #: weights whose logs differ by less than this are equal: the proposal is the posterior
 _CONSTANT = 1e-4
 
@@ -33,6 +35,7 @@ class Weights:
         total, total_sq: Σ of single-draw bounds and of their squares, [B].
         lowest: min log w, [B].
         tail: the largest log weights, [M, B].
+        _pending: weights not yet taken in: sorting many at once costs less.
     """
 
     num_samples: int
@@ -43,6 +46,8 @@ class Weights:
     total_sq: Tensor
     lowest: Tensor
     tail: Tensor
+    _pending: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    _waiting: int = 0
 
     @classmethod
     def empty(cls, num_samples: int, like: Tensor) -> Weights:
@@ -58,12 +63,19 @@ class Weights:
 
     def add(self, log_w: Tensor, bound: Tensor) -> None:
         """Take in log weights and single-draw bounds [s, B]; the two differ where a site is enumerated besides."""
-        log_w = log_w.double()
+        self._pending.append((log_w, bound))
+        self._waiting += len(log_w)
+        if self._waiting >= _FOLD or self.count + self._waiting >= self.num_samples:
+            self._fold()
+
+    def _fold(self) -> None:
+        log_w, bound = (torch.cat(part).double() for part in zip(*self._pending, strict=True))
+        self._pending, self._waiting = [], 0
         self.count += len(log_w)
         self.log_sum = torch.logaddexp(self.log_sum, log_w.logsumexp(0))
         self.log_sum_sq = torch.logaddexp(self.log_sum_sq, (2 * log_w).logsumexp(0))
-        self.total = self.total + bound.double().sum(0)
-        self.total_sq = self.total_sq + bound.double().square().sum(0)
+        self.total = self.total + bound.sum(0)
+        self.total_sq = self.total_sq + bound.square().sum(0)
         self.lowest = torch.minimum(self.lowest, log_w.min(0).values)
         both = torch.cat([self.tail, log_w])
         self.tail = both.topk(min(self.tail_size, len(both)), dim=0).values

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ppvae.randomness import forked
+from ppvae.randomness import forked, reseed
 
 
 class RowBound(Protocol):
@@ -107,7 +107,7 @@ def fit_rows(
 
     def check(which: Tensor, at: Tensor) -> Tensor:
         """On the same draws for the same row at every check: the draws are made for all N rows."""
-        torch.manual_seed(seed)
+        reseed(seed, rows.device)
         with torch.no_grad():
             full = rows.clone()
             full[which] = at
@@ -120,7 +120,7 @@ def fit_rows(
         rung = torch.zeros_like(active)
         steps = 0
         while steps < max_steps and len(active):
-            torch.manual_seed(seed + 1 + steps)
+            reseed(seed + 1 + steps, rows.device)
             todo = min(WINDOW, max_steps - steps)
             for _ in range(todo):
                 grad = row_gradient(current, partial(bound, which=active))

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ppvae.densities import Posterior, draw, log_densities
+from ppvae.densities import score
 from ppvae.errors import PpvaeError
 from ppvae.local import Phi
 from ppvae.model import Model
 from ppvae.objectives import Objective
+from ppvae.posterior import Posterior
+from ppvae.sites import draw
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Bound:
         x = self.x if which is None else self.x[which]
         posterior = Posterior(self.model, phi)
         values = None if self.block is None else self._values(posterior, x, which)
-        return self.objective(log_densities(self.model, posterior, x, self.num_particles, values=values))
+        return self.objective(score(self.model, x, draw(posterior, x, self.num_particles, values)))
 
     def _values(self, posterior: Posterior, x: Tensor, which: Tensor | None) -> dict[str, Tensor] | None:
         """Draws for the positions `which`, out of draws for every position of the block; they carry φ's gradient."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import Any
 
 import pyro
@@ -13,14 +14,17 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from ppvae.data import Data
-from ppvae.densities import Densities, Posterior, log_densities
+from ppvae.densities import Densities, score
 from ppvae.errors import NonFiniteError, PpvaeError
 from ppvae.fitted import INFER_PARTICLES, Fit, Settings
 from ppvae.local import Phi
+from ppvae.memory import keep_freed_pages
 from ppvae.model import Model, overrides
 from ppvae.objectives import Objective
+from ppvae.posterior import Posterior
 from ppvae.progress import Progress
 from ppvae.randomness import block_seed, seeded
+from ppvae.sites import draw
 from ppvae.strategy import Batch, Bound, Strategy
 
 #: datapoints scored at once when the validation bound is taken, and draws for each
@@ -43,10 +47,10 @@ class _Step(nn.Module):
             tuple[Phi, Densities]
         ] = []  # of the last batch: a list, as setting a module's attribute is slow
 
-    def forward(self, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        """(loss, mean bound) of a batch."""
+    def forward(self, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(loss, mean bound) of a batch; None for the bound where it is minus the loss."""
         phi = self.strategy(Batch(x, index), Bound(self.model, x, self.objective, self.num_particles))
-        densities = log_densities(self.model, Posterior(self.model, phi), x, self.num_particles)
+        densities = score(self.model, x, draw(Posterior(self.model, phi), x, self.num_particles))
         if not densities.reparameterized:
             raise PpvaeError(
                 "the guide draws a discrete latent, through which no reparameterised gradient flows: mark the "
@@ -54,10 +58,9 @@ class _Step(nn.Module):
             )
         bound = self.objective(densities).mean()
         self.last[:] = [(phi, densities)]
-        loss = -bound
         if self.penalised:
-            loss = loss - self.model.log_penalty() / self.num_data
-        return loss, bound.detach()
+            return -bound - self.model.log_penalty() / self.num_data, bound.detach()
+        return -bound, None
 
 
 class Training:
@@ -79,14 +82,22 @@ class Training:
         self.stale = 0
 
     def run(self) -> Fit:
+        keep_freed_pages()
         settings, result = self.settings, self.result
         bounds: list[float] = []
         stopped: str | None = None
         clock = time.perf_counter()
-        with Progress(self.progress, settings.max_epochs, f"fit {settings.inference}") as bar:
+        with (
+            pyro.validation_enabled(True),
+            ExitStack() as unvalidated,
+            Progress(self.progress, settings.max_epochs, f"fit {settings.inference}") as bar,
+        ):
             for epoch in range(1, settings.max_epochs + 1):
                 order = torch.randperm(len(self.train), device=self.train.device)
                 for index in order.split(settings.batch_size):
+                    # shapes and supports are validated once; afterwards that would cost a quarter of a step
+                    if self.steps == 1:
+                        unvalidated.enter_context(pyro.validation_enabled(False))
                     bounds.append(self._step(index))
                     stopped = self._out_of_budget(clock)
                     if stopped:
@@ -118,10 +129,7 @@ class Training:
         return None
 
     def _step(self, index: Tensor) -> float:
-        x = self.data.draw(self.train[index])
-        # shapes and supports are validated once; afterwards that would cost a quarter of a step
-        with pyro.validation_enabled(self.steps == 0):
-            loss, bound = self.step(x, index)
+        loss, bound = self.step(self.data.draw(self.train[index]), index)
         value = loss.item()
         if not math.isfinite(value):
             raise NonFiniteError(f"the loss became {value} at step {self.steps}: {self._blame(*self.step.last[0])}")
@@ -131,7 +139,7 @@ class Training:
             self.optimizer.step()
         self.strategy.after_backward()
         self.steps += 1
-        return bound.item()
+        return -value if bound is None else bound.item()
 
     def _evaluate(self, epoch: int, train_bound: float) -> None:
         value = self._valid_bound() if len(self.valid) else train_bound
@@ -166,7 +174,8 @@ class Training:
             for block, index in enumerate(positions.split(_VALID_BLOCK)):
                 with seeded(seed, _STREAM_VALID, block, device=self.valid.device):
                     part = posterior.select(index)
-                    densities = log_densities(self.model, part, self.valid[index], _VALID_PARTICLES)
+                    x = self.valid[index]
+                    densities = score(self.model, x, draw(part, x, _VALID_PARTICLES))
                 total += self.objective(densities).sum().item()
                 if not math.isfinite(total):
                     blame = self._blame(part.phi, densities)
@@ -182,6 +191,8 @@ class Training:
             {"params": theta, "lr": self.settings.lr},
             {"params": [*self.strategy.dense_parameters(), *owned], "lr": self.settings.lr_encoder},
         ]
+        if self.settings.lr == self.settings.lr_encoder:  # one fused step costs less than two
+            groups = [{"params": [p for group in groups for p in group["params"]], "lr": self.settings.lr}]
         return [group for group in groups if group["params"]]
 
     def _blame(self, phi: Phi, densities: Densities) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import ppvae
 from ppvae import Densities, Local, Phi, Posterior, PpvaeError, log_densities
-from ppvae.densities import Grad
+from ppvae.sites import Grad
 
 X = 1.3
 THETA = {"a": 0.8, "b": -0.4, "log_s": -0.2, "c": 1.2, "d": 0.3, "log_r": -0.5}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import ppvae
 from ppvae import Local, Phi, Posterior, log_densities
-from ppvae.densities import Grad
+from ppvae.sites import Grad
 
 B, K = 5, 3
 _generator = torch.Generator().manual_seed(37)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 import ppvae
 from ppvae import Posterior, log_densities
-from ppvae.densities import Grad
 from ppvae.models import GMM
+from ppvae.sites import Grad
 
 Covariance = Literal["diagonal", "full"]
 Assignment = Literal["categorical", "summed"]

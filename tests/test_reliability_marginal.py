@@ -49,7 +49,9 @@ def assert_same(one: xr.Dataset, other: xr.Dataset) -> None:
     """Equal but for the rounding of float32 sums in another order; k̂ has that of the tail's few smallest gaps."""
     assert set(one) == set(other)
     for name in NUMBERS:
-        np.testing.assert_allclose(one[name].values, other[name].values, rtol=1e-4, atol=1e-5, err_msg=name)
+        # k̂ divides roundings of 5e-7 by gaps of the tail that are 1e-2 at most
+        atol = 1e-4 if name == "khat" else 1e-5
+        np.testing.assert_allclose(one[name].values, other[name].values, rtol=1e-4, atol=atol, err_msg=name)
     assert (one.ok.values == other.ok.values).all()
 
 

@@ -17,7 +17,7 @@ def test_importance_sampling(
     rounds: int, paired: Callable[..., dict[str, float]], clock: Callable[[Callable[[], object]], float]
 ) -> None:
     """100 datapoints: all of `log_marginal` against the decoder's two products on as many draws."""
-    samples = 1000 if rounds > 1 else 2 * PARTICLE_BLOCK
+    samples = 5000 if rounds > 1 else 2 * PARTICLE_BLOCK
     x = torch.bernoulli(torch.rand(DATA_BLOCK, 784, generator=torch.Generator().manual_seed(0)))
     model = ppvae.create("vae", x_dim=784, latent_dim=20, hidden=(400,))
     fit = ppvae.fit(model, ppvae.Data("bits", x, x, x, "bernoulli", "static"), max_steps=1, progress=False)

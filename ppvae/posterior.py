@@ -1,0 +1,48 @@
+"""A guide with φ bound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor
+
+from ppvae.local import Phi, select
+from ppvae.model import Model
+
+
+class Posterior:
+    """A guide with φ bound: a plain Pyro guide, `posterior(x)`.
+
+    Attributes:
+        phi: the local parameters, each [B, *event].
+        converged: [B] bool where φ was optimised per datapoint, else None.
+    """
+
+    def __init__(self, model: Model, phi: Phi, converged: Tensor | None = None) -> None:
+        self.model = model
+        self.phi = phi
+        self.converged = converged
+
+    def __call__(self, x: Tensor) -> None:
+        self.model.guide(x, self.phi)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.phi.values()), ()))
+
+    def select(self, index: Tensor) -> Posterior:
+        """The posterior of the datapoints `index` of this batch."""
+        converged = None if self.converged is None else self.converged[index]
+        return Posterior(self.model, select(self.phi, index), converged)
+
+    @contextmanager
+    def frozen(self) -> Iterator[Posterior]:
+        """The same posterior with no gradient to φ nor to the weights that the guide owns."""
+        owned = [p for p in self.model.guide_parameters() if p.requires_grad]
+        for p in owned:
+            p.requires_grad_(False)
+        try:
+            yield Posterior(self.model, {name: value.detach() for name, value in self.phi.items()})
+        finally:
+            for p in owned:
+                p.requires_grad_(True)
