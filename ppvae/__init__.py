@@ -6,7 +6,7 @@ from ppvae import require
 from ppvae.check import check
 from ppvae.data import Data, list_data, load_data
 from ppvae.densities import Densities, log_densities
-from ppvae.errors import CheckError, NonFiniteError, PpvaeError
+from ppvae.errors import CheckError, Interrupted, NonFiniteError, PpvaeError
 from ppvae.family import prepare
 from ppvae.fitted import Fit
 from ppvae.fitting import fit
@@ -16,8 +16,9 @@ from ppvae.model import Model
 from ppvae.objectives import elbo
 from ppvae.posterior import Posterior
 from ppvae.pyro_pair import as_pyro
-from ppvae.compare import Comparison, Row, compare
+from ppvae.compare import Comparison, compare
 from ppvae.registry import create, list_inference, list_models, register
+from ppvae.results import Row
 from ppvae.saving import load
 from ppvae.strategy import Batch, Bound, Strategy
 from ppvae import inference, models  # the zoo comes last: its files use the names above
@@ -32,6 +33,7 @@ __all__ = [
     "Data",
     "Densities",
     "Fit",
+    "Interrupted",
     "Local",
     "Model",
     "NonFiniteError",

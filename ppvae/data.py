@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ class Data:
         treatment: how values became observations; results name it, as log p(x) differs by nats between them.
         labels: split → [N] int64, or None.
         log_prob: the exact log density in nats, [B, *event] → [B], where the distribution is known.
-        source: what `load_data` found it by: a name or an absolute path.
+        source: the arguments of `load_data` that give it again, or None.
 
     Raises:
         PpvaeError: an unknown likelihood or treatment; parts that do not fit together or the likelihood.
@@ -59,7 +60,7 @@ class Data:
     treatment: str
     labels: dict[str, Tensor] | None = None
     log_prob: LogProb | None = None
-    source: str | None = None
+    source: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         require.one_of("likelihood", self.likelihood, sorted(set(LIKELIHOODS.values())))
@@ -145,15 +146,30 @@ def load_data(
     size = None if num_train is None else require.count("num_train", num_train)
     path = _data_root(root)
     data, default = (name, name.treatment) if isinstance(name, Data) else _find(name, path, seed)
-    if not isinstance(name, Data):
-        data = replace(data, source=str(name) if name in SOURCES else str(Path(name).absolute()))
     data = _treat(data, treatment or default, seed)
-    if size is None:
-        return data
-    if size > len(data.train):
-        raise PpvaeError(f"num_train is {size}, but {data.name!r} has only {len(data.train)} training rows")
-    labels = data.labels and data.labels | {"train": data.labels["train"][:size]}
-    return replace(data, train=data.train[:size].clone(), labels=labels)  # a view keeps all rows alive
+    if size is not None:
+        if size > len(data.train):
+            raise PpvaeError(f"num_train is {size}, but {data.name!r} has only {len(data.train)} training rows")
+        labels = data.labels and data.labels | {"train": data.labels["train"][:size]}
+        data = replace(data, train=data.train[:size].clone(), labels=labels)  # a view keeps all rows alive
+    return replace(data, source=_source(name, data.treatment, root, seed, size))
+
+
+def _source(
+    name: str | os.PathLike[str] | Data, treatment: str, root: str | os.PathLike[str] | None, seed: int, size: int | None
+) -> dict[str, Any] | None:
+    """The arguments that give the same data again, None at their defaults left out."""
+    if isinstance(name, Data):
+        if name.source is None:
+            return None
+        again = {**name.source, "treatment": treatment}
+    else:
+        given = os.fspath(name)
+        again = {"name": given if given in SOURCES else os.path.abspath(os.path.expanduser(given)),
+                 "treatment": treatment}  # fmt: skip
+        if root is not None:
+            again["root"] = os.path.abspath(os.path.expanduser(root))
+    return again | ({"seed": seed} if seed else {}) | ({} if size is None else {"num_train": size})
 
 
 def list_data() -> list[str]:

@@ -5,6 +5,10 @@ class PpvaeError(ValueError):
     """Bad input. Its message is one line that names the thing and the way out."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C arrived, and the run so far is kept; the message says how to go on."""
+
+
 class NonFiniteError(PpvaeError):
     """A bound became NaN or infinite; the message names the step and the sites or parameters at fault."""
 

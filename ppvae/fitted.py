@@ -29,7 +29,10 @@ INFER_PARTICLES = 4
 
 @dataclass
 class Settings:
-    """How a fit was made; plain values only, so that it can be saved as YAML."""
+    """How a fit was made, in plain values but for an encoder of the user's own.
+
+    `source` holds the arguments of `load_data` that give the data again, or None for data made in Python.
+    """
 
     inference: str
     inference_options: dict[str, Any]
@@ -44,11 +47,12 @@ class Settings:
     max_seconds: float | None
     patience: int | None
     eval_every: int
+    accelerator: str
     precision: str
     seed: int
     data: str
-    source: str | None
     treatment: str
+    source: dict[str, Any] | None
     num_data: int
     event_shape: list[int]
 

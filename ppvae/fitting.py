@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -13,14 +15,17 @@ from torch import Tensor
 
 from ppvae import require
 from ppvae.check import check
+from ppvae.checkpoint import CHECKPOINT, Checkpoints
 from ppvae.data import Data, load_data
 from ppvae.errors import PpvaeError
 from ppvae.family import prepare
+from ppvae.files import free_directory
 from ppvae.fitted import Fit, Settings, make_objective
 from ppvae.model import Model, overrides
 from ppvae.objectives import KL
 from ppvae.randomness import block_seed, forked, reseed
 from ppvae.registry import check_options, option_names, strategy_class
+from ppvae.saving import CONFIG, is_finished, load, read_config, recipe, write_config, write_outcome
 from ppvae.training import Training
 
 Precision = Literal["32-true", "64-true", "bf16-mixed"]
@@ -48,6 +53,9 @@ def fit(
     precision: Precision = "32-true",
     seed: int = 0,
     progress: bool | None = None,
+    run_dir: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    checkpoint_seconds: float = 60.0,
 ) -> Fit:
     """Train a pair under one inference strategy.
 
@@ -72,10 +80,15 @@ def fit(
         accelerator, precision: as Lightning Fabric has them.
         seed: of everything random; the caller's random state is left alone.
         progress: show a progress bar; where None, only on a terminal.
+        run_dir: a new directory to keep the run in while it goes on; `ppvae.load` reads it when it is finished.
+        resume: go on with the run in run_dir, which must be of these same arguments, where it stopped; on a CPU
+            with as many threads it ends as if it had not. A finished one is loaded, one not begun begins.
+        checkpoint_seconds: between two checkpoints; Ctrl-C makes one at once.
 
     Raises:
         PpvaeError: arguments out of range, a pair that `check` refuses, data that the strategy refuses.
         NonFiniteError: the bound became NaN or infinite: the message names the step and the site.
+        Interrupted: Ctrl-C, where run_dir keeps what there is.
     """
     if not isinstance(model, Model):
         raise PpvaeError(f"model must be a ppvae.Model, got {type(model).__name__}: create one with ppvae.create(name)")
@@ -110,6 +123,10 @@ def fit(
         eval_every = min(max_epochs, math.ceil(200 / steps_per_epoch))
     eval_every = require.count("eval_every", eval_every)
     require.one_of("precision", precision, ("32-true", "64-true", "bf16-mixed"))
+    checkpoint_seconds = require.positive("checkpoint_seconds", checkpoint_seconds, zero=True)
+    if resume and run_dir is None:
+        raise PpvaeError("resume needs run_dir: the folder of the run to go on with")
+    run = None if run_dir is None else (_begun(Path(run_dir)) if resume else None) or free_directory(run_dir)
     fabric = _fabric(accelerator, precision)
 
     with forked(fabric.device):
@@ -133,15 +150,53 @@ def fit(
             max_seconds=max_seconds,
             patience=patience,
             eval_every=eval_every,
+            accelerator=accelerator,
             precision=precision,
             seed=seed,
             data=data.name,
-            source=data.source,
             treatment=data.treatment,
+            source=data.source,
             num_data=len(data.train),
             event_shape=list(data.event_shape),
         )
-        return Training(Fit(model, strategy, settings), data, maximise, fabric, progress).run()
+        result = Fit(model, strategy, settings)
+        if run is None:
+            return Training(result, data, maximise, fabric, progress, None).run()
+        checkpoints = Checkpoints(run, checkpoint_seconds)
+        training = Training(result, data, maximise, fabric, progress, checkpoints)
+        if (run / CONFIG).is_file():
+            _same_run(run, result)
+            if is_finished(run):
+                return load(run, model=model, encoder=options.get("encoder"))
+            checkpoints.restore(training)
+        else:
+            config = recipe(result)  # what cannot be saved is refused now rather than after the training
+            checkpoints.write(training)
+            write_config(run, "fit", config)  # last: a folder without it is no run yet
+        training.run()
+        write_outcome(run, result)
+        checkpoints.remove()
+        return result
+
+
+def _begun(run: Path) -> Path | None:
+    """The directory, if a run has begun there, or was cut off before it could."""
+    if (run / CONFIG).is_file():
+        return run
+    found = [part.name for part in run.iterdir()] if run.is_dir() else []
+    return run if found and all(name == CHECKPOINT or name.endswith(".partial") for name in found) else None
+
+
+def _same_run(run: Path, result: Fit) -> None:
+    """Refuse to go on with a run of other settings."""
+    before, now = read_config(run), recipe(result)
+    for name in (*now, *before):
+        one, other = before.get(name), now.get(name)
+        if one != other:
+            raise PpvaeError(
+                f"{run} holds a run with {name} {require.show(one)}, not {require.show(other)}: go on with the same "
+                "arguments, or choose another run directory"
+            )
 
 
 def start(model: Model, data: Data) -> Tensor:

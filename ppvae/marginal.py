@@ -22,7 +22,7 @@ from ppvae.model import overrides
 from ppvae.posterior import Posterior
 from ppvae.progress import Progress
 from ppvae.randomness import block_seed, forked, reseed
-from ppvae.reliability import Weights, khat_threshold
+from ppvae.reliability import Weights, checkpoints, khat_threshold
 from ppvae.sites import draw
 
 Method = Literal["importance", "exact"]
@@ -59,8 +59,9 @@ def log_marginal(
 
     Returns:
         Dataset over dim `datum`: log_marginal, log_marginal_se, elbo, elbo_se (nats), ess, khat, ok, method; attributes
-        num_samples, seed, khat_threshold. Where q is enumerated the estimate is exact: its error is 0, ess and
-        khat are NaN.
+        num_samples, seed, khat_threshold. Over (datum, num_draws) besides: running, the estimate from the first K
+        draws for K = 1, 2, 4, … and S. Where q is enumerated the estimate is exact: its error is 0, ess and khat are
+        NaN, and there is no running.
 
     Raises:
         PpvaeError: x of the wrong shape or not finite, arguments out of range, an unknown method, or "exact" for
@@ -141,6 +142,7 @@ def _block(
         "ess": weights.ess(),
         "khat": khat,
         "ok": weights.ok(khat),
+        "running": torch.stack(list(weights.running.values()), -1),
     }
 
 
@@ -186,14 +188,19 @@ _UNITS = {
 
 
 def _dataset(parts: list[dict[str, Tensor]], method: str, num_samples: int, seed: int) -> xr.Dataset:
-    columns = {
+    columns: dict[str, tuple] = {
         name: ("datum", torch.cat([part[name] for part in parts]).cpu().numpy(), {"units": units})
         for name, units in _UNITS.items()
     }
     size = len(columns["ok"][1])
+    coords = {"datum": np.arange(size)}
+    if "running" in parts[0]:
+        running = torch.cat([part["running"] for part in parts]).cpu().numpy()
+        columns["running"] = (("datum", "num_draws"), running, {"units": "nats/datum"})
+        coords["num_draws"] = np.array(checkpoints(num_samples))
     columns["method"] = ("datum", np.full(size, method), {"units": ""})
     attributes = {"num_samples": num_samples, "seed": seed, "khat_threshold": khat_threshold(num_samples)}
-    return xr.Dataset(columns, coords={"datum": np.arange(size)}, attrs=attributes)
+    return xr.Dataset(columns, coords=coords, attrs=attributes)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,11 @@ def khat_threshold(num_samples: int) -> float:
     return min(1 - 1 / math.log10(num_samples), 0.7) if num_samples > 1 else 0.0
 
 
+def checkpoints(num_samples: int) -> tuple[int, ...]:
+    """1, 2, 4, … up to S, and S: the numbers of draws after which the estimate is kept."""
+    return (*(2**i for i in range((num_samples - 1).bit_length())), num_samples)
+
+
 @dataclass
 class Weights:
     """What is kept of the log weights of B datapoints, however many draws there are: sums, and the upper tail.
@@ -35,6 +40,7 @@ class Weights:
         total, total_sq: Σ of single-draw bounds and of their squares, [B].
         lowest: min log w, [B].
         tail: the largest log weights, [M, B].
+        running: K → log_mean of the first K draws [B], for the K of `checkpoints` so far.
         _pending: weights not yet taken in: sorting many at once costs less.
     """
 
@@ -46,6 +52,7 @@ class Weights:
     total_sq: Tensor
     lowest: Tensor
     tail: Tensor
+    running: dict[int, Tensor] = field(default_factory=dict)
     _pending: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     _waiting: int = 0
 
@@ -71,8 +78,13 @@ class Weights:
     def _fold(self) -> None:
         log_w, bound = (torch.cat(part).double() for part in zip(*self._pending, strict=True))
         self._pending, self._waiting = [], 0
-        self.count += len(log_w)
-        self.log_sum = torch.logaddexp(self.log_sum, log_w.logsumexp(0))
+        before, self.count = self.count, self.count + len(log_w)
+        due = [k for k in checkpoints(self.num_samples) if before < k <= self.count]
+        for part in log_w.tensor_split([k - before for k in due if k < self.count]):
+            self.log_sum = torch.logaddexp(self.log_sum, part.logsumexp(0))
+            before += len(part)
+            if before in due:
+                self.running[before] = self.log_sum - math.log(before)
         self.log_sum_sq = torch.logaddexp(self.log_sum_sq, (2 * log_w).logsumexp(0))
         self.total = self.total + bound.sum(0)
         self.total_sq = self.total_sq + bound.square().sum(0)

@@ -1,10 +1,19 @@
-"""A fit on disk: weights as safetensors, everything else as plain YAML. Nothing is ever unpickled."""
+"""A fit on disk: weights as safetensors, everything else as plain YAML and CSV. Nothing is ever unpickled.
+
+config.yaml          what repeats the run: `ppvae fit --config config.yaml`
+metrics.csv          its history
+weights.safetensors  θ, and the encoder or the rows
+fit.yaml             what came out; written last, so that a folder without it is an unfinished run
+"""
 
 from __future__ import annotations
 
+import csv
 import os
+import platform
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, fields
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -16,53 +25,145 @@ from torch import nn
 
 from ppvae.errors import PpvaeError
 from ppvae.family import prepare
+from ppvae.files import free_directory, replacing, write_text
 from ppvae.fitted import Fit, Settings
 from ppvae.model import Model
 from ppvae.randomness import forked
 from ppvae.registry import check_options, create, reference, strategy_class
 
-_CONFIG, _WEIGHTS = "config.yaml", "weights.safetensors"
-_SCHEMA = 1
+CONFIG, METRICS, WEIGHTS, OUTCOME = "config.yaml", "metrics.csv", "weights.safetensors", "fit.yaml"
+SCHEMA = 2
+#: settings that are no options of a run but come with its data
+_OF_DATA = ("data", "treatment", "source", "num_data", "event_shape")
+#: what `load_data` calls an argument → what a configuration calls it
+_NAMES = {"name": "data", "seed": "data_seed"}
 
 
-def save(fit: Fit, directory: str | os.PathLike) -> None:
+def save(fit: Fit, directory: str | os.PathLike[str]) -> None:
     """Write a fit into a directory that does not exist yet, or is empty; it appears whole or not at all.
 
     Raises:
         PpvaeError: the directory holds something, or the model has an option that is no plain value.
     """
-    target = Path(directory)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise PpvaeError(f"{target} exists and is not an empty folder: choose another place to save to")
-    settings = asdict(fit.settings)
-    encoder = settings["inference_options"].pop("encoder", None)
-    config = {
-        "schema": _SCHEMA,
-        "model": {"name": reference(type(fit.model)), "options": _plain(fit.model.options, "model option")},
-        "own_encoder": encoder is not None,
-        "settings": _plain(settings, "setting"),
-        "stopped": fit.stopped,
-        "seconds": fit.seconds,
-        "history": fit.history,
-    }
+    target = free_directory(directory)
+    config = recipe(fit)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
+            whole = Path(scratch) / "fit"
+            whole.mkdir()
+            write_config(whole, "fit", config)
+            write_outcome(whole, fit)
+            if target.exists():  # it may be where the user stands: fill it, rather than put another in its place
+                for name in (CONFIG, METRICS, WEIGHTS, OUTCOME):  # in an order that ends with what says "finished"
+                    (whole / name).rename(target / name)
+            else:
+                whole.rename(target)
     except OSError as error:
         raise PpvaeError(f"cannot save to {target}, {error.strerror}: choose another folder") from error
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
-        whole = Path(scratch) / "fit"
-        whole.mkdir()
-        (whole / _CONFIG).write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
-        save_file(_weights(fit.model, fit.strategy), whole / _WEIGHTS)
-        if target.exists():  # it may be where the user stands: fill it, rather than put another in its place
-            for part in whole.iterdir():
-                part.rename(target / part.name)
-        else:
-            whole.rename(target)
 
 
-def load(directory: str | os.PathLike, *, model: Model | None = None, encoder: nn.Module | None = None) -> Fit:
-    """Read what `Fit.save` wrote.
+def recipe(fit: Fit) -> dict[str, Any]:
+    """What repeats the run, in the words of the command line; the data are null where they were made in Python."""
+    settings = asdict(fit.settings)
+    source = settings["source"] or {}
+    options = dict(settings["inference_options"])
+    encoder = options.pop("encoder", None)
+    config = {
+        "name": reference(type(fit.model)),
+        "data": None,
+        **{_NAMES.get(name, name): value for name, value in source.items()},
+        "inference": settings["inference"],
+        "model": plain(fit.model.options, "model option"),
+        "inference_options": plain(options, "setting"),
+    }
+    config |= {name: plain(value, name) for name, value in settings.items() if name not in (*config, *_OF_DATA)}
+    return config | ({} if encoder is None else {"own_encoder": True})
+
+
+def data_arguments(config: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `load_data` in a configuration."""
+    names = {"data": "name", "data_seed": "seed", "treatment": "treatment", "root": "root", "labels": "labels"}
+    names["num_train"] = "num_train"
+    return {name: config[key] for key, name in names.items() if config.get(key) is not None}
+
+
+def write_config(directory: Path, command: str, config: dict[str, Any]) -> None:
+    """config.yaml, with the command that takes it."""
+    text = yaml.safe_dump({**config, "versions": versions()}, sort_keys=False, allow_unicode=True)
+    write_text(directory / CONFIG, f"# repeat: ppvae {command} --config {CONFIG}\n{text}")
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """config.yaml, the versions left out.
+
+    Raises:
+        PpvaeError: there is none, or it is no mapping in YAML.
+    """
+    path = directory / CONFIG
+    if not path.is_file():
+        raise PpvaeError(f"{directory} is not a run: it has no {CONFIG}")
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config.pop("versions")
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise PpvaeError(f"{directory} is damaged: {CONFIG}: {type(error).__name__}: {_line(error)}") from error
+    return config
+
+
+def versions() -> dict[str, str]:
+    """Of what the numbers of a run depend on."""
+    import ppvae
+
+    found = {"ppvae": ppvae.__version__, "torch": str(torch.__version__), "python": platform.python_version()}
+    return found | {"threads": str(torch.get_num_threads())}
+
+
+def write_metrics(directory: Path, history: list[dict[str, float]]) -> None:
+    """metrics.csv: a line an evaluation."""
+    text = StringIO()
+    writer = csv.DictWriter(text, ["step", "epoch", "seconds", "train_bound", "valid_bound"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    write_text(directory / METRICS, text.getvalue(), sync=False)
+
+
+def read_metrics(directory: Path) -> list[dict[str, float]]:
+    """The history in metrics.csv, to the last bit."""
+    with (directory / METRICS).open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [
+        {name: int(value) if name in ("step", "epoch") else float(value) for name, value in row.items()} for row in rows
+    ]
+
+
+def write_outcome(directory: Path, fit: Fit) -> None:
+    """All that training leaves: history, weights, and last what says that it is finished."""
+    settings = fit.settings
+    write_metrics(directory, fit.history)
+    state = nn.ModuleDict({"model": fit.model, "strategy": fit.strategy}).state_dict()
+    weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+    with replacing(directory / WEIGHTS) as scratch:
+        save_file(weights, scratch)
+    outcome = {
+        "schema": SCHEMA,
+        "data": settings.data,
+        "treatment": settings.treatment,
+        "num_data": settings.num_data,
+        "event_shape": settings.event_shape,
+        "stopped": fit.stopped,
+        "seconds": fit.seconds,
+    }
+    write_text(directory / OUTCOME, yaml.safe_dump(outcome, sort_keys=False, allow_unicode=True))
+
+
+def is_finished(directory: Path) -> bool:
+    """Whether the directory holds a trained fit."""
+    return (directory / OUTCOME).is_file()
+
+
+def load(directory: str | os.PathLike[str], *, model: Model | None = None, encoder: nn.Module | None = None) -> Fit:
+    """Read what `Fit.save`, or a run that has finished, wrote.
 
     Args:
         directory: a saved fit.
@@ -70,10 +171,12 @@ def load(directory: str | os.PathLike, *, model: Model | None = None, encoder: n
         encoder: the user's own encoder module, where the fit had one.
 
     Raises:
-        PpvaeError: the directory is no saved fit, is damaged, or needs `model` or `encoder`.
+        PpvaeError: the directory is no saved fit, is not finished, is damaged, or needs `model` or `encoder`.
     """
     source = Path(directory)
-    for name in (_CONFIG, _WEIGHTS):
+    if (source / CONFIG).is_file() and (source / "checkpoint.pt").is_file() and not is_finished(source):
+        raise PpvaeError(f"{source} is not finished: ppvae fit --resume {source} goes on with it")
+    for name in (CONFIG, OUTCOME, WEIGHTS, METRICS):
         if not (source / name).is_file():
             raise PpvaeError(f"{source} is not a saved fit: it has no {name}")
     if model is not None and not isinstance(model, Model):
@@ -84,27 +187,29 @@ def load(directory: str | os.PathLike, *, model: Model | None = None, encoder: n
         raise
     except (yaml.YAMLError, SafetensorError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError,
             RuntimeError) as error:  # fmt: skip
-        raise PpvaeError(
-            f"{source} is damaged: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        ) from error
+        raise PpvaeError(f"{source} is damaged: {type(error).__name__}: {_line(error)}") from error
 
 
 def _read(source: Path, model: Model | None, encoder: nn.Module | None) -> Fit:
-    config = yaml.safe_load((source / _CONFIG).read_text(encoding="utf-8"))
-    if config["schema"] != _SCHEMA:
-        raise PpvaeError(f"{source / _CONFIG} has schema {config['schema']!r}, this version reads {_SCHEMA}")
-    settings = Settings(**config["settings"])
-    tensors = load_file(source / _WEIGHTS)
-    name, model_options = config["model"]["name"], config["model"]["options"]
+    config = read_config(source)
+    outcome = yaml.safe_load((source / OUTCOME).read_text(encoding="utf-8"))
+    if outcome["schema"] != SCHEMA:
+        raise PpvaeError(f"{source / OUTCOME} has schema {outcome['schema']!r}, this version reads {SCHEMA}")
+    name, model_options = config["name"], config["model"]
     if model is None and name is None:
         raise PpvaeError(f"{source} was made with a class outside the zoo: pass load(directory, model=YourModel(...))")
-    if config["own_encoder"] and encoder is None:
+    if config.get("own_encoder") and encoder is None:
         raise PpvaeError(
             f"{source} was made with an encoder of your own: pass load(directory, encoder=YourEncoder(...))"
         )
+    of_data = {key: outcome[key] for key in _OF_DATA if key != "source"}
+    of_run = {field.name: config[field.name] for field in fields(Settings) if field.name not in _OF_DATA}
+    origin = data_arguments(config) if config["data"] is not None else None
+    settings = Settings(**of_run, **of_data, source=origin)
     options = dict(settings.inference_options) | ({} if encoder is None else {"encoder": encoder})
     strategy_type = strategy_class(settings.inference)
     check_options(settings.inference, strategy_type, options, skip=("self", "model", "x"))
+    tensors = load_file(source / WEIGHTS)
     with forked(torch.device("cpu")):  # every number is read from the file, none of the fresh ones stays
         model = create(name, **model_options) if model is None else model
         x = torch.zeros(()).expand(settings.num_data, *settings.event_shape)
@@ -117,24 +222,23 @@ def _read(source: Path, model: Model | None, encoder: nn.Module | None) -> Fit:
     try:
         modules.load_state_dict(tensors)
     except RuntimeError as error:
-        raise PpvaeError(f"{source} does not fit the model: {' '.join(str(error).split())[:300]}") from error
+        raise PpvaeError(f"{source} does not fit the model: {_line(error)}") from error
     modules.eval()
-    return Fit(model, strategy, settings, config["history"], config["stopped"], config["seconds"])
+    return Fit(model, strategy, settings, read_metrics(source), outcome["stopped"], outcome["seconds"])
 
 
-def _weights(model: Model, strategy: nn.Module) -> dict[str, torch.Tensor]:
-    state = nn.ModuleDict({"model": model, "strategy": strategy}).state_dict()
-    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
-def _plain(value: Any, what: str) -> Any:
+def plain(value: Any, what: str) -> Any:
     """The value in terms of what YAML holds."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):
-        return [_plain(v, what) for v in value]
+        return [plain(v, what) for v in value]
     if isinstance(value, dict):
-        return {str(k): _plain(v, f"{what} {k!r}") for k, v in value.items()}
+        return {str(k): plain(v, f"{what} {k!r}") for k, v in value.items()}
     raise PpvaeError(
         f"{what} is a {type(value).__name__}, which cannot be saved as plain YAML: use numbers, words and lists"
     )

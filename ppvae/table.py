@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from ppvae.compare import Row
+from ppvae.results import Row
 
 
 @dataclass(frozen=True)

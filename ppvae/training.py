@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any
 
@@ -33,6 +35,37 @@ _VALID_BLOCK, _VALID_PARTICLES = 1000, 8
 _VALID_ROWS = 1000
 #: the stream of random numbers of validation
 _STREAM_VALID = 2
+
+
+#: called as keep(training, interrupted) when a step is done
+Keep = Callable[["Training", bool], None]
+#: attributes of `Training` that say how far it got
+_POSITION = ("epoch", "steps", "order", "batches", "bounds", "best", "best_state", "stale", "stopped", "valid_rows")
+
+
+class Interruptions:
+    """Inside the block, Ctrl-C is noted and asked for; a second one interrupts at once."""
+
+    def __init__(self, listen: bool) -> None:
+        # Python hands signals to its main thread only
+        self.listen = listen and threading.current_thread() is threading.main_thread()
+        self.noted = False
+
+    def __call__(self) -> bool:
+        return self.noted
+
+    def __enter__(self) -> Interruptions:
+        if self.listen:
+            self.before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.listen:
+            signal.signal(signal.SIGINT, self.before)
+
+    def _note(self, *signal_and_frame: object) -> None:
+        self.noted = True
+        signal.signal(signal.SIGINT, self.before)
 
 
 class _Step(nn.Module):
@@ -64,11 +97,19 @@ class _Step(nn.Module):
 
 
 class Training:
-    """One run of the loop: its position, its clocks, the best weights so far."""
+    """One run of the loop: its position, its clocks, the best weights so far.
 
-    def __init__(self, result: Fit, data: Data, objective: Objective, fabric: Fabric, progress: bool | None) -> None:
+    Args:
+        result: the pair as it starts; trained in place.
+        keep: called after every step and every epoch, with whether Ctrl-C has arrived; where None, Ctrl-C ends
+            the run at once.
+    """
+
+    def __init__(
+        self, result: Fit, data: Data, objective: Objective, fabric: Fabric, progress: bool | None, keep: Keep | None
+    ) -> None:
         self.result, self.settings, self.fabric = result, result.settings, fabric
-        self.objective, self.data, self.progress = objective, data, progress
+        self.objective, self.data, self.progress, self.keep = objective, data, progress, keep
         self.model, self.strategy = result.model, result.strategy
         step = _Step(self.model, self.strategy, objective, self.settings)
         self.step, self.optimizer = _setup(fabric, step, self._groups())
@@ -76,57 +117,97 @@ class Training:
         valid = data.valid[:_VALID_ROWS] if self.strategy.refuses_dynamic else data.valid
         self.valid = valid.to(self.strategy.start)
         self.valid_rows: Tensor | None = None
-        self.steps = 0
+        self.epoch, self.steps = 1, 0
+        self.order: Tensor | None = None  # of this epoch's data, and how many batches of it are done
+        self.batches = 0
+        self.bounds: list[float] = []  # of the steps since the last evaluation
         self.best = -math.inf
         self.best_state: dict[str, Tensor] | None = None
         self.stale = 0
+        self.stopped: str | None = None
+        self.clock = time.perf_counter()
 
     def run(self) -> Fit:
         keep_freed_pages()
-        settings, result = self.settings, self.result
-        bounds: list[float] = []
-        stopped: str | None = None
-        clock = time.perf_counter()
+        settings, result, first = self.settings, self.result, self.steps
+        self.clock = time.perf_counter()
         with (
             pyro.validation_enabled(True),
             ExitStack() as unvalidated,
+            Interruptions(self.keep is not None) as interrupted,
             Progress(self.progress, settings.max_epochs, f"fit {settings.inference}") as bar,
         ):
-            for epoch in range(1, settings.max_epochs + 1):
-                order = torch.randperm(len(self.train), device=self.train.device)
-                for index in order.split(settings.batch_size):
+            while self.stopped is None and self.epoch <= settings.max_epochs:
+                if self.order is None:
+                    self.order = torch.randperm(len(self.train), device=self.train.device)
+                batches = self.order.split(settings.batch_size)
+                if self.bounds:
+                    self.stopped = self._spent()
+                while self.stopped is None and self.batches < len(batches):
                     # shapes and supports are validated once; afterwards that would cost a quarter of a step
-                    if self.steps == 1:
+                    if self.steps == first + 1:
                         unvalidated.enter_context(pyro.validation_enabled(False))
-                    bounds.append(self._step(index))
-                    stopped = self._out_of_budget(clock)
-                    if stopped:
-                        break
-                if stopped or epoch % settings.eval_every == 0 or epoch == settings.max_epochs:
-                    result.seconds += time.perf_counter() - clock
-                    self._evaluate(epoch, sum(bounds) / len(bounds))
-                    bounds = []
-                    clock = time.perf_counter()
-                    if not stopped and settings.patience is not None and self.stale >= settings.patience:
-                        stopped = "patience"
-                bar.update(epoch, bound=result.history[-1]["valid_bound"] if result.history else bounds[-1])
-                if stopped:
-                    result.stopped = stopped
-                    break
+                    self.bounds.append(self._step(batches[self.batches]))
+                    self.batches += 1
+                    self.stopped = self._spent()
+                    if self.keep is not None:
+                        self.keep(self, interrupted())
+                if self.stopped or self.epoch % settings.eval_every == 0 or self.epoch == settings.max_epochs:
+                    result.seconds = self.seconds()
+                    self._evaluate(self.epoch, sum(self.bounds) / len(self.bounds))
+                    self.clock = time.perf_counter()
+                    self.bounds = []
+                    if self.stopped is None and settings.patience is not None and self.stale >= settings.patience:
+                        self.stopped = "patience"
+                bar.update(self.epoch, bound=result.history[-1]["valid_bound"] if result.history else self.bounds[-1])
+                self.epoch, self.order, self.batches = self.epoch + 1, None, 0
+                if self.keep is not None:
+                    self.keep(self, interrupted())
+        result.stopped = self.stopped or "epochs"
         if self.best_state is not None:
             self.step.load_state_dict(self.best_state)
         self.model.eval()
         self.strategy.eval()
         return result
 
-    def _out_of_budget(self, clock: float) -> str | None:
-        """ "steps" or "seconds" when that budget is spent; `clock` is when the present stretch of steps began."""
+    def seconds(self) -> float:
+        """Of training so far, validation left out."""
+        return self.result.seconds + time.perf_counter() - self.clock
+
+    def _spent(self) -> str | None:
+        """ "steps" or "seconds" when that budget is spent."""
         settings = self.settings
         if settings.max_steps is not None and self.steps >= settings.max_steps:
             return "steps"
-        if settings.max_seconds is not None:
-            return "seconds" if self.result.seconds + time.perf_counter() - clock > settings.max_seconds else None
+        if settings.max_seconds is not None and self.seconds() > settings.max_seconds:
+            return "seconds"
         return None
+
+    def state(self) -> dict[str, Any]:
+        """All that the rest of the run depends on, in tensors and plain values."""
+        return {
+            "weights": self.step.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state(self.train.device) if self.train.is_cuda else None,
+            "threads": torch.get_num_threads(),
+            **{name: getattr(self, name) for name in _POSITION},
+            "history": self.result.history,
+            "seconds": self.seconds(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to where `state` was taken; the caller's random state is overwritten."""
+        self.step.load_state_dict(state["weights"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random"])
+        if self.train.is_cuda and state["random_cuda"] is not None:
+            torch.cuda.set_rng_state(state["random_cuda"], self.train.device)
+        for name in _POSITION:
+            value = state[name]
+            setattr(self, name, value.to(self.train.device) if isinstance(value, Tensor) else value)
+        self.result.history = state["history"]
+        self.result.seconds = state["seconds"]
 
     def _step(self, index: Tensor) -> float:
         loss, bound = self.step(self.data.draw(self.train[index]), index)

@@ -18,7 +18,7 @@ from ppvae.models import DLGM, GMM, PPCA, VAE
 from ppvae.randomness import block_seed
 
 N = 130  # more than one block of 100 data
-NUMBERS = ("log_marginal", "log_marginal_se", "elbo", "elbo_se", "ess", "khat")
+NUMBERS = ("log_marginal", "log_marginal_se", "elbo", "elbo_se", "ess", "khat", "running")
 
 
 def bits(count: int = N) -> Tensor:
@@ -70,7 +70,7 @@ def test_each_datum_gets_exactly_the_samples_asked_for(fit: ppvae.Fit, num_sampl
     handle.remove()
     assert seen == num_samples * N
     assert estimates.attrs["num_samples"] == num_samples
-    assert estimates.sizes == {"datum": N}
+    assert estimates.sizes["datum"] == N
 
 
 def test_one_sample_is_a_bound_without_an_error(fit: ppvae.Fit) -> None:
