@@ -19,6 +19,7 @@ from ppvae.pyro_pair import as_pyro
 from ppvae.compare import Comparison, compare
 from ppvae.registry import create, list_inference, list_models, register
 from ppvae.results import Row
+from ppvae.sampling import Samples, reconstruct, sample
 from ppvae.saving import load
 from ppvae.strategy import Batch, Bound, Strategy
 from ppvae import inference, models  # the zoo comes last: its files use the names above
@@ -41,6 +42,7 @@ __all__ = [
     "Posterior",
     "PpvaeError",
     "Row",
+    "Samples",
     "Strategy",
     "as_pyro",
     "check",
@@ -58,7 +60,9 @@ __all__ = [
     "log_marginal",
     "models",
     "prepare",
+    "reconstruct",
     "register",
     "require",
+    "sample",
     "summarise",
 ]

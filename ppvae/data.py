@@ -1,9 +1,7 @@
 """Data sets: named ones, a user's own files, and the treatment that turns raw values into observations."""
 
-import csv
 import os
-import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,27 +10,20 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
+from torch.utils.data import Dataset
 
 from ppvae import require
+from ppvae.data_files import READERS, SPLITS, Arrays, label_column, no_column, read_file
 from ppvae.errors import PpvaeError
+from ppvae.randomness import seeded
+from ppvae.sources import SOURCES, LogProb, Raw, from_datasets, generator, is_dataset, permutation
 
-SPLITS: tuple[str, ...] = ("train", "valid", "test")
 LIKELIHOODS = {  # treatment → the observation model that fits the values it leaves
     **dict.fromkeys(("static", "dynamic", "threshold", "binary"), "bernoulli"),
     **dict.fromkeys(("real", "standardised"), "gaussian"),
 }
+_DRAWN = ("static", "dynamic")  # treatments that draw from the seed
 _BINARY, _UNIT = "0 and 1", "in [0, 1]"  # ranges of values
-_SIZES = [700, 150, 150]  # of generated data: rows are independent, so blocks are fair splits
-_WEIGHTS = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64)
-_MEANS = torch.tensor([[0.0, 0.0], [4.0, 1.0], [-3.0, 3.0], [1.0, -4.0]], dtype=torch.float64)
-_TRILS = torch.tensor(
-    [[[1.0, 0.0], [0.8, 0.6]], [[0.6, 0.0], [-0.5, 1.2]], [[1.2, 0.0], [0.4, 0.4]], [[0.5, 0.0], [0.0, 0.5]]],
-    dtype=torch.float64,
-)
-
-LogProb = Callable[[Tensor], Tensor]
-Parts = Iterable[Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,19 +98,30 @@ class Data:
         return torch.bernoulli(x) if self.dynamic else x
 
 
+# what `load_data` takes: a name or a file, data, a torch data set, or several of these in a mapping or tuple
+Given = str | os.PathLike[str] | Data | Dataset | Mapping[str, Any] | Sequence[Any]
+
+
 def load_data(
-    name: str | os.PathLike[str] | Data,
+    name: Given,
     *,
     treatment: str | None = None,
     root: str | os.PathLike[str] | None = None,
     seed: int = 0,
     num_train: int | None = None,
+    labels: str | int | None = None,
 ) -> Data:
-    """Load a named data set or a user's file, and treat its values.
+    """Load a named data set, a user's file or a torch data set, and treat its values.
 
     Files: `.npy` with one array [N, *event]; `.npz` with arrays `train`, `valid`, `test`, or one array `x`
     with optional integer labels `y` [N]; `.csv` of comma-separated numbers, with or without one header line
     (one that holds no number). What is not split already is split 70/15/15 by a fixed permutation.
+
+    Torch data sets: anything with `__len__` and `__getitem__`; or train and test, or train, valid and test of
+    these in a tuple or mapping (valid, where there is none, is 15% of train, by a fixed permutation). Items are
+    tensors, NumPy arrays, PIL images or numbers, or (item, label); labels are kept if all are whole numbers.
+    Images — PIL's, 8-bit ones and [1, 3 or 4, height, width] — become vectors, channels first, and 8-bit
+    intensities are divided by 255. Random transforms are drawn once, from `seed`.
 
     Treatments: "static" draws each value once from Bernoulli(intensity) (Salakhutdinov & Murray 2008, "On the
     quantitative analysis of deep belief networks"); "dynamic" redraws training data at each visit, with valid
@@ -128,11 +130,14 @@ def load_data(
     mean and divides by its standard deviation (by 1 in a constant column).
 
     Args:
-        name: one of `list_data()`, a file, or a `Data` (which takes another treatment only if it is "real").
-        treatment: default: the data set's own; for a file "binary" if it holds 0 and 1 only, else "real".
+        name: one of `list_data()`, a file, a torch data set or several, or a `Data` (which takes another treatment
+            only if it is "real").
+        treatment: default: a named set's own; else "binary" if there are 0 and 1 only, else "real".
         root: folder of downloaded data; default: the environment variable PPVAE_DATA, else ~/.cache/ppvae.
         seed: seed of the static binarisation and of generated data. Splits never depend on it.
         num_train: keep the first so many training rows; all else is as it is with all of them.
+        labels: the column of a .csv that is kept out of x and becomes labels: the name in its header, or its
+            number, from 0 on, or from -1 backwards. Words or numbers become 0 to K - 1 in their sorted order.
 
     Returns:
         Data of float32 tensors (a `Data` keeps its dtype). Global random states are left alone.
@@ -144,32 +149,52 @@ def load_data(
     if treatment is not None:
         require.one_of("treatment", treatment, sorted(LIKELIHOODS))
     size = None if num_train is None else require.count("num_train", num_train)
+    column = None if labels is None else label_column(labels)
     path = _data_root(root)
-    data, default = (name, name.treatment) if isinstance(name, Data) else _find(name, path, seed)
+    data, default = _find(name, path, seed, column)
     data = _treat(data, treatment or default, seed)
     if size is not None:
         if size > len(data.train):
             raise PpvaeError(f"num_train is {size}, but {data.name!r} has only {len(data.train)} training rows")
-        labels = data.labels and data.labels | {"train": data.labels["train"][:size]}
-        data = replace(data, train=data.train[:size].clone(), labels=labels)  # a view keeps all rows alive
-    return replace(data, source=_source(name, data.treatment, root, seed, size))
+        kept = data.labels and data.labels | {"train": data.labels["train"][:size]}
+        data = replace(data, train=data.train[:size].clone(), labels=kept)  # a view keeps all rows alive
+    source = _source(name, data.treatment, root, seed, size, column)
+    return data if source == data.source else replace(data, source=source)
 
 
 def _source(
-    name: str | os.PathLike[str] | Data, treatment: str, root: str | os.PathLike[str] | None, seed: int, size: int | None
+    name: Given,
+    treatment: str,
+    root: str | os.PathLike[str] | None,
+    seed: int,
+    size: int | None,
+    labels: str | int | None,
 ) -> dict[str, Any] | None:
-    """The arguments that give the same data again, None at their defaults left out."""
+    """The arguments that give the same data again, None at their defaults left out; None where none do."""
     if isinstance(name, Data):
-        if name.source is None:
-            return None
-        again = {**name.source, "treatment": treatment}
-    else:
-        given = os.fspath(name)
-        again = {"name": given if given in SOURCES else os.path.abspath(os.path.expanduser(given)),
-                 "treatment": treatment}  # fmt: skip
-        if root is not None:
-            again["root"] = os.path.abspath(os.path.expanduser(root))
-    return again | ({"seed": seed} if seed else {}) | ({} if size is None else {"num_train": size})
+        again = dict(name.source or {})
+        if treatment != name.treatment:
+            if "num_train" in again:
+                return None  # a name is treated before its rows are cut, these were after
+            again["treatment"] = treatment
+            if treatment in _DRAWN:
+                again["seed"] = seed
+        again |= {} if size is None else {"num_train": size}
+        if not again.get("seed"):
+            again.pop("seed", None)
+        return again if name.source else None
+    if not isinstance(name, str | os.PathLike):
+        return None
+    given = os.fspath(name)
+    again = {
+        "name": given if given in SOURCES else os.path.abspath(os.path.expanduser(given)),
+        "treatment": treatment,
+        "root": None if root is None else os.path.abspath(os.path.expanduser(root)),
+        "seed": seed or None,
+        "num_train": size,
+        "labels": labels,
+    }
+    return {key: value for key, value in again.items() if value is not None}
 
 
 def list_data() -> list[str]:
@@ -198,89 +223,15 @@ def _treat(data: Data, treatment: str, seed: int) -> Data:
             raise PpvaeError(f"treatment {treatment!r} needs values {needed}, but {data.name!r} {has}")
     if treatment == "threshold":
         splits = {split: (x > 0.5).to(x.dtype) for split, x in splits.items()}
-    elif treatment in ("static", "dynamic"):
+    elif treatment in _DRAWN:
         # a stream for each split: test must not depend on what happens to train
-        drawn = {s: torch.bernoulli(x, generator=_generator(seed, s)) for s, x in splits.items()}
+        drawn = {s: torch.bernoulli(x, generator=generator(seed, s)) for s, x in splits.items()}
         splits = drawn if treatment == "static" else drawn | {"train": data.train}
     return replace(data, **splits, likelihood=LIKELIHOODS[treatment], treatment=treatment, log_prob=log_prob)
 
 
 def _standardised_log_prob(log_prob: LogProb, mean: Tensor, std: Tensor, x: Tensor) -> Tensor:
     return log_prob(x * std.to(x) + mean.to(x)) + std.log().sum().to(x)
-
-
-def _generator(seed: int, stream: str) -> torch.Generator:
-    # SeedSequence keeps the streams of neighbouring seeds apart, and takes seeds of any size
-    sequence = np.random.SeedSequence(seed, spawn_key=((*SPLITS, "source").index(stream),))
-    return torch.Generator().manual_seed(int(sequence.generate_state(1)[0]))
-
-
-def _real(name: str, xs: Parts, ys: Parts | None, log_prob: LogProb | None = None) -> Data:
-    train, valid, test = xs
-    labels = None if ys is None else dict(zip(SPLITS, ys, strict=True))
-    return Data(name, train, valid, test, "gaussian", "real", labels, log_prob)
-
-
-def _split(name: str, x: Tensor, y: Tensor | None) -> Data:
-    """70/15/15 by a fixed permutation: results on the same data are comparable, whatever their seeds."""
-    size = len(x) * 15 // 100  # and RandomState, as NumPy has frozen its stream for good
-    order = torch.from_numpy(np.random.RandomState(20131220).permutation(len(x)))
-    index = order.split([len(x) - 2 * size, size, size])
-    return _real(name, [x[rows] for rows in index], None if y is None else [y[rows] for rows in index])
-
-
-def _sklearn(load: str, scale: float, name: str, root: Path, seed: int) -> Data:
-    from sklearn import datasets  # takes a second, which only these sources need
-
-    x, y = getattr(datasets, load)(return_X_y=True)
-    return _split(name, torch.tensor(x / scale, dtype=torch.float32), torch.tensor(y, dtype=torch.int64))
-
-
-def _pinwheel(name: str, root: Path, seed: int) -> Data:
-    """Five bent arms (Johnson et al. 2016, "Composing graphical models with neural networks for structured
-    representations and fast inference"), with the parameters of the authors' code. Labels are the arms."""
-    generator = _generator(seed, "source")
-    arm = torch.randint(5, (1000,), generator=generator)
-    radial, tangential = torch.randn(2, 1000, generator=generator, dtype=torch.float64)
-    radial, tangential = 1 + 0.3 * radial, 0.05 * tangential
-    angle = 2 * torch.pi / 5 * arm + 0.25 * radial.exp()
-    x = radial * angle.cos() + tangential * angle.sin()
-    y = tangential * angle.cos() - radial * angle.sin()
-    return _real(name, (10 * torch.stack([x, y], -1)).float().split(_SIZES), arm.split(_SIZES))
-
-
-def _mixture(name: str, root: Path, seed: int) -> Data:
-    """A fixed mixture of four Gaussians with its exact density. Labels are the components."""
-    generator = _generator(seed, "source")
-    k = torch.multinomial(_WEIGHTS, 1000, replacement=True, generator=generator)
-    noise = torch.randn(1000, 2, 1, generator=generator, dtype=torch.float64)
-    x = _MEANS[k] + (_TRILS[k] @ noise).squeeze(-1)
-    return _real(name, x.float().split(_SIZES), k.split(_SIZES), _mixture_log_prob)
-
-
-def _mixture_log_prob(x: Tensor) -> Tensor:
-    components = MultivariateNormal(_MEANS.to(x), scale_tril=_TRILS.to(x))
-    return MixtureSameFamily(Categorical(_WEIGHTS.to(x)), components).log_prob(x)
-
-
-def _images(folder: str, name: str, root: Path, seed: int) -> Data:
-    """MNIST or a set in its format: intensities / 255, flattened; the last 10,000 of train are valid."""
-    from ppvae._torchvision import images  # torchvision is slow to import, and only these sources need it
-
-    x, y = images(folder, root)
-    xs, ys = (t.split([50000, 10000, 10000]) for t in (x.flatten(1).float().div_(255), y))
-    return _real(name, xs, ys)
-
-
-# a named source: a function to the data with their values as they are, and the default treatment
-SOURCES: dict[str, tuple[Callable[[str, Path, int], Data], str]] = {
-    "digits": (partial(_sklearn, "load_digits", 16), "static"),
-    "iris": (partial(_sklearn, "load_iris", 1), "real"),
-    "pinwheel": (_pinwheel, "real"),
-    "mixture": (_mixture, "real"),
-    "mnist": (partial(_images, "MNIST"), "static"),
-    "fashion-mnist": (partial(_images, "FashionMNIST"), "static"),
-}
 
 
 def _data_root(root: str | os.PathLike[str] | None) -> Path:
@@ -293,76 +244,34 @@ def _data_root(root: str | os.PathLike[str] | None) -> Path:
     return path
 
 
-def _read_npy(path: Path) -> dict[str, np.ndarray]:
-    with path.open("rb") as file:
-        return {"x": np.lib.format.read_array(file, allow_pickle=False)}
-
-
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    if not zipfile.is_zipfile(path):
-        raise PpvaeError(f"{str(path)!r} is no .npz archive, or cut short: write it with numpy.savez")
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-        if set(archive.files) not in ({"x"}, {"x", "y"}, set(SPLITS)):
-            held = require.show(sorted(archive.files))
-            raise PpvaeError(f"{str(path)!r} holds {held}: it needs train, valid and test, or x, or x and y")
-        return {key: np.asarray(archive[key]) for key in archive.files}
-
-
-def _read_csv(path: Path) -> dict[str, np.ndarray]:
-    rows, width = [], 0
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file, strict=True)
-        for cells in filter(None, reader):
-            where = f"{str(path)!r}, row {reader.line_num}"
-            values = [_float(cell) for cell in cells]
-            header, width = not width and values.count(None) == len(cells), width or len(cells)
-            if header:
-                continue
-            if len(cells) != width:
-                raise PpvaeError(f"{where} has {len(cells)} columns, the first has {width}: make rows alike")
-            if None in values:
-                column = values.index(None)
-                where = f"{where}, column {column + 1} is {require.show(cells[column])}"
-                raise PpvaeError(f"{where}: only numbers are supported, and no missing values yet")
-            rows.append(np.array(values))
-    return {"x": np.array(rows).reshape(len(rows), width)}
-
-
-def _float(cell: str) -> float | None:
-    try:
-        return float(cell)
-    except ValueError:
-        return None
-
-
-READERS = {".npy": _read_npy, ".npz": _read_npz, ".csv": _read_csv}
-
-
-def _find(name: object, root: Path, seed: int) -> tuple[Data, str]:
+def _find(name: Given, root: Path, seed: int, labels: str | int | None) -> tuple[Data, str]:
     """The data as they are, and the default treatment."""
-    if not isinstance(name, str | os.PathLike):
+    if isinstance(name, str | os.PathLike):
+        name = os.fspath(name)
+        if name in SOURCES:
+            if labels is not None:
+                raise no_column(labels, repr(name))
+            source, treatment = SOURCES[name]
+            return _data(name, source(root, seed)), treatment
+        path = Path(os.path.expanduser(name))
+        if path.suffix.lower() not in READERS:
+            require.one_of("data", name, list_data(), f", or a file ending in {', '.join(READERS)}")
+        data = _data(path.name, _from_arrays(path.name, read_file(path, labels)))
+    elif labels is not None:
+        raise no_column(labels, f"a {type(name).__name__}")
+    elif isinstance(name, Data):
+        return name, name.treatment
+    elif is_dataset(name):
+        with seeded(seed, device=torch.device("cpu")):  # transforms draw from torch's global generator
+            data = _data(*from_datasets(name))
+    else:
+        kinds = "a name, a file, a torch data set or a ppvae.Data"
         build = "build ppvae.Data(name=, train=, valid=, test=, likelihood=, treatment=) from tensors"
-        raise PpvaeError(f"data must be a name, a file or a ppvae.Data, not {type(name).__name__}: {build}")
-    name = os.fspath(name)
-    if name in SOURCES:
-        source, treatment = SOURCES[name]
-        return source(name, root, seed), treatment
-    path = Path(os.path.expanduser(name))
-    if path.suffix.lower() not in READERS:
-        require.one_of("data", name, list_data(), f", or a file ending in {', '.join(READERS)}")
-    if not os.path.isfile(path):
-        raise PpvaeError(f"no such file: {str(path)!r}: check the path")
-    try:
-        arrays = READERS[path.suffix.lower()](path)
-    except PpvaeError:
-        raise
-    except Exception as error:  # damaged bytes make numpy, zipfile and csv raise nearly anything
-        raise PpvaeError(f"cannot read {str(path)!r}, {require.show(error)}: save plain numbers again") from error
-    data = _from_arrays(path.name, arrays)
+        raise PpvaeError(f"data must be {kinds}, not {type(name).__name__}: {build}")
     return data, "binary" if all(_holds(x, _BINARY) for x in data.splits.values()) else "real"
 
 
-def _from_arrays(name: str, arrays: dict[str, np.ndarray]) -> Data:
+def _from_arrays(name: str, arrays: Arrays) -> Raw:
     y, xs = arrays.pop("y", None), {}
     for key, array in arrays.items():
         if array.dtype.kind not in "biuf":
@@ -370,14 +279,34 @@ def _from_arrays(name: str, arrays: dict[str, np.ndarray]) -> Data:
         with np.errstate(over="ignore"):  # becomes infinite, and the check tells
             xs[key] = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
         _check_values(f"data {name!r}, {key}", xs[key])
-    size = sum(len(x) for x in xs.values())
-    if size < 10:
-        raise PpvaeError(f"data {name!r} has {size} rows: three splits need at least 10")
     if "x" not in xs:
-        return _real(name, [xs[split] for split in SPLITS], None)
+        return Raw(xs)
+    size = len(xs["x"])
     if y is not None and (y.dtype.kind not in "biu" or y.shape != (size,)):
         raise PpvaeError(f"data {name!r}: y must be integers [{size}], not {y.dtype} {list(y.shape)}")
-    return _split(name, xs["x"], None if y is None else torch.tensor(y.astype(np.int64)))
+    return Raw({"all": xs["x"]}, None if y is None else {"all": torch.tensor(y.astype(np.int64))})
+
+
+def _data(name: str, raw: Raw) -> Data:
+    """The values as data; what is not split is split 70/15/15, and valid is 15% of train where there is none."""
+    size = sum(len(x) for x in raw.x.values())
+    if size < 10:
+        raise PpvaeError(f"data {name!r} has {size} rows: three splits need at least 10")
+    x, y = raw.x, raw.y
+    if "valid" not in x:
+        key = "all" if "all" in x else "train"
+        _check_values(f"data {name!r}{'' if key == 'all' else ', train'}", x[key])
+        size = len(x[key]) * 15 // 100
+        if not size:
+            raise PpvaeError(f"data {name!r}, train has {len(x[key])} rows: valid is taken from it and needs 7")
+        rest = {} if key == "train" else {"test": size}
+        sizes = {"train": len(x[key]) - size - sum(rest.values()), "valid": size, **rest}
+        index = dict(zip(sizes, permutation(len(x[key])).split([*sizes.values()]), strict=True))
+        x = x | {split: raw.x[key][rows] for split, rows in index.items()}
+        y = y and y | {split: y[key][rows] for split, rows in index.items()}
+    labels = y and {split: y[split] for split in SPLITS}
+    train, valid, test = (x[split] for split in SPLITS)
+    return Data(name, train, valid, test, "gaussian", "real", labels, raw.log_prob)
 
 
 def _check_values(where: str, x: Tensor) -> None:

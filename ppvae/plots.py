@@ -225,7 +225,7 @@ def reconstructions(x: Tensor, recon: Tensor, ax: Axes, columns: int = 8, shape:
     columns = min(require.count("columns", columns), len(x))
     both = _unit(_images(torch.cat([x.to(recon), recon]), shape))
     rows = math.ceil(len(x) / columns)
-    blank = both.new_ones(rows * columns - len(x), *both.shape[1:])
+    blank = both.new_full((rows * columns - len(x), *both.shape[1:]), 0.5)
     paired = [torch.cat([half, blank]).unflatten(0, (rows, columns)) for half in both.chunk(2)]
     _show_grid(torch.stack(paired, 1).flatten(0, 2), ax, columns)
     step = both.shape[-2] + 1  # make_grid leaves a pixel between
@@ -266,7 +266,7 @@ def _unit(images: Tensor) -> Tensor:
 
 def _show_grid(images: Tensor, ax: Axes, columns: int) -> Axes:
     columns = min(require.count("columns", columns), len(images))
-    grid = torchvision().utils.make_grid(images, nrow=columns, padding=1, pad_value=1.0)
+    grid = torchvision().utils.make_grid(images, nrow=columns, padding=1, pad_value=0.5)
     ax.imshow(grid.permute(1, 2, 0).numpy(), interpolation="nearest", vmin=0, vmax=1)
     ax.set_xticks([])
     ax.set_yticks([])

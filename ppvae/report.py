@@ -196,7 +196,7 @@ def _warn(page: _Page, rows: Sequence[Row]) -> None:
             if bad and not _exact(line):
                 page.warnings.append(
                     f"{_who(line)}: for {100 * bad:.0f}% of the data the importance-sampled estimate did not pass (k̂, "
-                    "effective samples): read its log p as a lower bound (≥)."
+                    "effective samples): there it is a lower bound (≥)."
                 )
     if len({(row.data, row.treatment) for row in rows}) > 1:
         page.warnings.append(
@@ -217,7 +217,8 @@ def reading(rows: Sequence[Row]) -> list[str]:
         value = best.mean(log_marginal)
         if value is None:
             continue
-        out.append(f"On {data} ({treatment}) {_who(best)} has the highest log p, {_mark(best)}{value:.2f} nats/datum.")
+        bound = "at least " if _mark(best) == "≥ " else ""
+        out.append(f"On {data} ({treatment}) {_who(best)} has the highest log p, {bound}{value:.2f} nats/datum.")
         by_model: dict[str, list[Line]] = {}
         for line in group:
             by_model.setdefault(line.model, []).append(line)
@@ -226,8 +227,9 @@ def reading(rows: Sequence[Row]) -> list[str]:
             for line in strategies:
                 elbo, log_p = line.mean(lambda row: row.elbo), line.mean(log_marginal)
                 if elbo is not None and log_p is not None:
+                    least = "" if _exact(line) else "at least "
                     out.append(
-                        f"Inference in {_who(line)} loses at least {max(log_p - elbo, 0.0):.2f} nats/datum: log p "
+                        f"Inference in {_who(line)} loses {least}{max(log_p - elbo, 0.0):.2f} nats/datum: log p "
                         f"{log_p:.2f}, ELBO {elbo:.2f}."
                     )
     return out
@@ -245,10 +247,7 @@ def _against(model: str, one: Line, other: Line) -> str:
             ("to infer new data", lambda row: row.infer_seconds_per_1000),
         )
     ]
-    costs = ", ".join(
-        f"{ratio:.1f} times as long {what}" if ratio >= 1 else f"1/{1 / max(ratio, 1e-9):.1f} of the time {what}"
-        for what, ratio in faster
-    )
+    costs = ", ".join(f"{float(f'{ratio:.2g}'):g} times as long {what}" for what, ratio in faster)
     return (
         f"{Path(model).name}: {one.inference} is {gain:.2f} ± {error:.2f} nats/datum above {other.inference}, {clear} "
         f"standard errors; {other.inference} takes {costs}."

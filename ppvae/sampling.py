@@ -53,6 +53,7 @@ def sample(fit: Fit, num_samples: int = 64, *, seed: int = 0) -> Samples:
     """
     _require_fit(fit)
     require.count("num_samples", num_samples)
+    require.count("seed", seed, least=0)
     # a model may look at the length and the device of x, and no further
     x = fit.strategy.start.new_zeros(DATA_BLOCK, *fit.settings.event_shape)
     return _in_blocks(fit, num_samples, (seed, _STREAM_SAMPLE), lambda index: _run(fit, fit.model, x))
@@ -99,14 +100,12 @@ def _require_fit(fit: Fit) -> None:
 
 def _in_blocks(fit: Fit, size: int, key: tuple[int, int], block: Callable[[Tensor], Samples]) -> Samples:
     """`block(index)` for full blocks of positions, so that draws do not depend on how many follow, cut to `size`."""
-    require.count("seed", key[0], least=0)
     device = fit.strategy.start.device
     parts = []
     with torch.no_grad(), forked(device), pyro.validation_enabled(False), one_line(type(fit.model).__name__):
         for at in range(0, size, DATA_BLOCK):
             reseed(block_seed(*key, at // DATA_BLOCK), device)
-            part = block((at + torch.arange(DATA_BLOCK, device=device)).clamp_max(size - 1))
-            parts.append(part)
+            parts.append(block((at + torch.arange(DATA_BLOCK, device=device)).clamp_max(size - 1)))
     return Samples(
         torch.cat([part.x for part in parts])[:size],
         torch.cat([part.mean for part in parts])[:size],

@@ -8,7 +8,7 @@ import torch
 from arviz_stats.base.array import array_stats
 from torch import Tensor
 
-from ppvae.reliability import MIN_ESS, Weights, khat_threshold
+from ppvae.reliability import MIN_ESS, Weights, checkpoints, khat_threshold
 
 B = 5
 
@@ -44,6 +44,22 @@ def test_streamed_sums_are_the_formulae(chunk: int | None) -> None:
     equal(weights.ess(), w.sum(0) ** 2 / (w**2).sum(0))
     equal(weights.standard_error(), w.std(0, ddof=1) / w.mean(0) / math.sqrt(137))
     equal(weights.mean_log_se(), bound.numpy().std(0, ddof=1) / math.sqrt(137))
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 7, 333])
+@pytest.mark.parametrize("count", [1, 2, 5, 64, 400, 401, 1000, 1024])
+def test_running_estimates_are_those_of_the_first_draws(count: int, chunk: int | None) -> None:
+    """After 1, 2, 4, … and all draws, in chunks and folds of any size, by NumPy on the first K at once."""
+    log_w, _ = draws(count)
+    weights = streamed(log_w, chunk=chunk)
+    assert tuple(weights.running) == checkpoints(count)
+    for k, value in weights.running.items():
+        equal(value, np.log(np.exp(log_w[:k].numpy() + 800.0).mean(0)) - 800.0)
+    assert torch.equal(weights.running[count], weights.log_mean())
+
+
+def test_checkpoints_are_the_powers_of_two_and_the_end() -> None:
+    assert [checkpoints(count) for count in (1, 2, 3, 4, 9)] == [(1,), (1, 2), (1, 2, 3), (1, 2, 4), (1, 2, 4, 8, 9)]
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 13])

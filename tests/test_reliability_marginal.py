@@ -118,6 +118,26 @@ def test_fresh_rows_do_not_depend_on_the_data_that_follow() -> None:
     assert_same(ppvae.log_marginal(table, bits()[:37], num_samples=40), whole.isel(datum=slice(37)))
 
 
+def test_running_estimates_come_with_their_number_of_draws(fit: ppvae.Fit) -> None:
+    """From one draw, the single-draw bound, to all of them, log_marginal; over data the bound rises."""
+    estimates = ppvae.log_marginal(fit, bits(), num_samples=33)
+    assert estimates.running.dims == ("datum", "num_draws")
+    assert estimates.num_draws.values.tolist() == [1, 2, 4, 8, 16, 32, 33]
+    assert estimates.running.attrs["units"] == "nats/datum"
+    np.testing.assert_array_equal(estimates.running.sel(num_draws=33), estimates.log_marginal)
+    assert (np.diff(estimates.running.mean("datum")) > -0.5).all()  # the bound rises with K, but for noise
+
+
+def test_an_exact_estimate_has_no_draws_to_run_over() -> None:
+    """Neither the model's own log p nor an enumerated one."""
+    torch.manual_seed(167)
+    pair = fitted(GMM(6, 3))
+    for method in ("importance", "exact"):
+        estimates = ppvae.log_marginal(pair, bits(3), num_samples=3, method=method)
+        assert "running" not in estimates
+        assert estimates.sizes == {"datum": 3}
+
+
 def test_seeds_decide_the_draws(fit: ppvae.Fit) -> None:
     """One seed gives one result; two seeds give independent draws for every datum and every block."""
     one, again, other = (ppvae.log_marginal(fit, bits(), num_samples=25, seed=seed) for seed in (4, 4, 5))

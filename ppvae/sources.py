@@ -1,0 +1,320 @@
+"""Where data come from: the named sets, and torch data sets handed over in Python."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from ppvae import require
+from ppvae.data_files import SPLITS
+from ppvae.errors import PpvaeError
+
+_SIZES = [700, 150, 150]  # of generated data: rows are independent, so blocks are fair splits
+_WEIGHTS = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64)
+_MEANS = torch.tensor([[0.0, 0.0], [4.0, 1.0], [-3.0, 3.0], [1.0, -4.0]], dtype=torch.float64)
+_TRILS = torch.tensor(
+    [[[1.0, 0.0], [0.8, 0.6]], [[0.6, 0.0], [-0.5, 1.2]], [[1.2, 0.0], [0.4, 0.4]], [[0.5, 0.0], [0.0, 0.5]]],
+    dtype=torch.float64,
+)
+
+LogProb = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Raw:
+    """Values as they are, split by their maker or not.
+
+    Attributes:
+        x: part → [N, *event] float32; the parts are train, valid and test, or train and test, or all.
+        y: part → [N] int64, or None.
+        log_prob: the exact log density, [B, *event] → [B], where the distribution is known.
+    """
+
+    x: dict[str, Tensor]
+    y: dict[str, Tensor] | None = None
+    log_prob: LogProb | None = None
+
+
+def permutation(size: int) -> Tensor:
+    """The order [size] in which rows are split: results on the same data are comparable, whatever their seeds."""
+    return torch.from_numpy(np.random.RandomState(20131220).permutation(size))  # NumPy has frozen this stream for good
+
+
+def generator(seed: int, stream: str) -> torch.Generator:
+    """Random numbers of one purpose: a split's binarisation, or the "source"."""
+    return torch.Generator().manual_seed(_stream_seed(seed, stream))
+
+
+def _stream_seed(seed: int, stream: str) -> int:
+    # SeedSequence keeps the streams of neighbouring seeds apart, and takes seeds of any size
+    sequence = np.random.SeedSequence(seed, spawn_key=((*SPLITS, "source").index(stream),))
+    return int(sequence.generate_state(1)[0])
+
+
+def _blocks(x: Tensor, y: Tensor, sizes: list[int], log_prob: LogProb | None = None) -> Raw:
+    xs, ys = (dict(zip(SPLITS, rows.split(sizes), strict=True)) for rows in (x, y))
+    return Raw(xs, ys, log_prob)
+
+
+def _sklearn(load: str, scale: float, root: Path, seed: int) -> Raw:
+    from sklearn import datasets  # takes a second, which only these sources need
+
+    x, y = getattr(datasets, load)(return_X_y=True)
+    return Raw(
+        {"all": torch.tensor(x / scale, dtype=torch.float32)},
+        {"all": torch.tensor(y, dtype=torch.int64)},
+    )
+
+
+def _two_moons(root: Path, seed: int) -> Raw:
+    """scikit-learn's two half circles that reach into each other, with noise. Labels are the moons."""
+    from sklearn.datasets import make_moons
+
+    x, y = make_moons(1000, noise=0.1, random_state=_stream_seed(seed, "source"))  # shuffled
+    return _blocks(torch.tensor(x, dtype=torch.float32), torch.tensor(y, dtype=torch.int64), _SIZES)
+
+
+def _pinwheel(root: Path, seed: int) -> Raw:
+    """Five bent arms (Johnson et al. 2016, "Composing graphical models with neural networks for structured
+    representations and fast inference"), with the parameters of the authors' code. Labels are the arms."""
+    draws = generator(seed, "source")
+    arm = torch.randint(5, (1000,), generator=draws)
+    radial, tangential = torch.randn(2, 1000, generator=draws, dtype=torch.float64)
+    radial, tangential = 1 + 0.3 * radial, 0.05 * tangential
+    angle = 2 * torch.pi / 5 * arm + 0.25 * radial.exp()
+    x = radial * angle.cos() + tangential * angle.sin()
+    y = tangential * angle.cos() - radial * angle.sin()
+    return _blocks((10 * torch.stack([x, y], -1)).float(), arm, _SIZES)
+
+
+def _mixture(root: Path, seed: int) -> Raw:
+    """A fixed mixture of four Gaussians with its exact density. Labels are the components."""
+    draws = generator(seed, "source")
+    k = torch.multinomial(_WEIGHTS, 1000, replacement=True, generator=draws)
+    noise = torch.randn(1000, 2, 1, generator=draws, dtype=torch.float64)
+    x = _MEANS[k] + (_TRILS[k] @ noise).squeeze(-1)
+    return _blocks(x.float(), k, _SIZES, _mixture_log_prob)
+
+
+def _mixture_log_prob(x: Tensor) -> Tensor:
+    components = MultivariateNormal(_MEANS.to(x), scale_tril=_TRILS.to(x))
+    return MixtureSameFamily(Categorical(_WEIGHTS.to(x)), components).log_prob(x)
+
+
+def _images(folder: str, root: Path, seed: int) -> Raw:
+    """MNIST or a set in its format: intensities / 255, flattened; the last 10,000 of train are valid."""
+    from ppvae._torchvision import images  # torchvision is slow to import, and only these sources need it
+
+    x, y = images(folder, root)
+    return _blocks(x.flatten(1).float().div_(255), y, [50000, 10000, 10000])
+
+
+def _omniglot(root: Path, seed: int) -> Raw:
+    """Characters of 50 alphabets: ink in [0, 1], 28×28, flattened. Labels number the characters throughout: those
+    of the evaluation set, which is test, go on where the background set's end. The last 2,000 (or 15%, if that is
+    less) of a fixed permutation of the background set are valid."""
+    from ppvae._torchvision import omniglot
+
+    (x, y), (test, test_y) = omniglot(root)
+    order = permutation(len(x))
+    size = min(2000, len(x) * 15 // 100)
+    if not size:
+        raise PpvaeError(f"Omniglot's background set has {len(x)} images only: valid needs some of them")
+    train, valid = order[:-size], order[-size:]
+    return Raw(
+        {"train": x[train], "valid": x[valid], "test": test},
+        {"train": y[train], "valid": y[valid], "test": test_y},
+    )
+
+
+# a named source: a function to the values as they are, and the default treatment
+SOURCES: dict[str, tuple[Callable[[Path, int], Raw], str]] = {
+    "digits": (partial(_sklearn, "load_digits", 16), "static"),
+    "iris": (partial(_sklearn, "load_iris", 1), "real"),
+    "pinwheel": (_pinwheel, "real"),
+    "two-moons": (_two_moons, "real"),
+    "mixture": (_mixture, "real"),
+    "mnist": (partial(_images, "MNIST"), "static"),
+    "fashion-mnist": (partial(_images, "FashionMNIST"), "static"),
+    "kmnist": (partial(_images, "KMNIST"), "static"),
+    "omniglot": (_omniglot, "static"),
+}
+
+
+def is_dataset(value: object) -> bool:
+    """Whether a value is a map-style data set, or parts of one, rather than text or an array."""
+    if isinstance(value, str | bytes | bytearray | np.ndarray | Tensor):
+        return False
+    if isinstance(value, Dataset | DataLoader):  # what is wrong with it is told
+        return True
+    return hasattr(type(value), "__len__") and hasattr(type(value), "__getitem__")
+
+
+def from_datasets(value: Any) -> tuple[str, Raw]:
+    """The items of a map-style data set, or of those in a mapping or tuple, and the class's name.
+
+    Args:
+        value: a data set; or (train, test), or (train, valid, test), or a mapping with these keys. An item is a
+            tensor, a NumPy array, a PIL image or a number, or a tuple of one of these and a label. Images — PIL's,
+            8-bit ones and [1, 3 or 4, height, width] — are flattened, channels first, and 8-bit ones divided by
+            255 unless all hold 0 and 1 only. Labels are kept if all are whole numbers.
+
+    Raises:
+        PpvaeError: no map-style data set, an empty one, items of strange kind or unlike the first, or that raise.
+    """
+    parts = _parts(value)
+    name = type(next(iter(parts.values()))).__name__
+    lengths = {key: _length(f"data {name!r}{'' if key == 'all' else f', {key}'}", p) for key, p in parts.items()}
+    first: _Item | None = None
+    x: dict[str, Tensor] = {}
+    y: dict[str, Tensor] | None = {}
+    for key, dataset in parts.items():
+        targets = torch.empty(lengths[key], dtype=torch.int64)
+        for index in range(lengths[key]):
+            where = f"data {name!r}, {'' if key == 'all' else f'{key} '}item {index}"
+            item, label = _item(where, dataset, index)
+            first = first or item
+            if item.kind != first.kind:
+                raise PpvaeError(f"{where} is {item}, unlike the first, {first}: make items alike")
+            if key not in x:
+                x[key] = _room(name, lengths[key], item.x)
+            x[key][index] = item.x
+            if label is None:
+                y = None
+            elif y is not None:
+                targets[index] = label
+        if y is not None:
+            y[key] = targets
+    if first and first.eight_bit and any(bool((rows > 1).any()) for rows in x.values()):
+        x = {key: rows.div_(255) for key, rows in x.items()}
+    if first and first.flat:
+        x = {key: rows.reshape(len(rows), -1) for key, rows in x.items()}
+    return name, Raw(x, y)
+
+
+@dataclass(frozen=True, eq=False)
+class _Item:
+    """Values of one item; whether they are intensities of 0 to 255; whether the event is a vector of them."""
+
+    x: Tensor
+    eight_bit: bool
+    flat: bool
+
+    @property
+    def kind(self) -> tuple[torch.Size, bool, bool]:
+        """What all items have in common."""
+        return self.x.shape, self.eight_bit, self.flat
+
+    def __str__(self) -> str:
+        return f"{list(self.x.shape)}{' of 8 bits' if self.eight_bit else ''}{' as an image' if self.flat else ''}"
+
+
+def _parts(value: Any) -> dict[str, Any]:
+    parts = {"all": value}
+    if isinstance(value, Mapping):
+        parts = dict(value)
+        if set(parts) not in ({"train", "test"}, set(SPLITS)):
+            held = require.show(list(parts))
+            raise PpvaeError(f"data sets are for {held}: a mapping needs train and test, or train, valid and test")
+        parts = {split: parts[split] for split in SPLITS if split in parts}
+    elif isinstance(value, tuple):
+        if len(value) not in (2, 3):
+            raise PpvaeError(f"data are a tuple of {len(value)}: it needs train and test, or train, valid and test")
+        parts = dict(zip(SPLITS if len(value) == 3 else ("train", "test"), value, strict=True))
+    for key, part in parts.items():
+        kind, where = type(part).__name__, "data" if key == "all" else f"data {key!r}"
+        if isinstance(part, IterableDataset):
+            raise PpvaeError(f"{where} is {kind}, an IterableDataset: give a map-style one, such as list(it)")
+        if isinstance(part, DataLoader):
+            raise PpvaeError(f"{where} is a DataLoader: give the data set in it, its .dataset")
+        if isinstance(part, Mapping | tuple) or not is_dataset(part):
+            raise PpvaeError(f"{where} must be a torch data set, not {kind}: it needs __len__ and __getitem__")
+    return parts
+
+
+def _length(where: str, dataset: Any) -> int:
+    if not hasattr(type(dataset), "__len__"):
+        raise PpvaeError(f"{where} has no __len__: a map-style data set has __len__ and __getitem__")
+    try:
+        size = len(dataset)
+    except Exception as error:
+        raise PpvaeError(f"{where} raises {_told(error)} when asked for its length: mend its __len__") from error
+    if not size:
+        raise PpvaeError(f"{where} is empty: give at least one item")
+    return size
+
+
+def _item(where: str, dataset: Any, index: int) -> tuple[_Item, int | None]:
+    """One item, and its label if that is a whole number."""
+    try:
+        item = dataset[index]
+    except Exception as error:
+        raise PpvaeError(f"{where} raises {_told(error)}: mend the data set") from error
+    label = None
+    if isinstance(item, tuple):
+        if len(item) not in (1, 2):
+            raise PpvaeError(f"{where} is a tuple of {len(item)}: give (item, label), or the item alone")
+        item, label = item[0], _whole(item[1]) if len(item) == 2 else None
+    try:
+        return _values(where, item), label
+    except PpvaeError:
+        raise
+    except Exception as error:  # sparse and meta tensors, and images that are read now
+        raise PpvaeError(f"{where} raises {_told(error)} when read: give plain numbers") from error
+
+
+def _values(where: str, item: Any) -> _Item:
+    from PIL import Image
+
+    picture = isinstance(item, Image.Image)
+    if isinstance(item, Image.Image):
+        if item.mode not in ("1", "L", "RGB", "RGBA"):
+            way = "convert it to 'L' or 'RGB', or to a float tensor in [0, 1]"
+            raise PpvaeError(f"{where} is an image of mode {item.mode!r}: {way}")
+        item = np.asarray(item)
+        item = item.transpose(2, 0, 1) if item.ndim == 3 else item
+    if isinstance(item, np.ndarray | np.generic | bool | int | float):
+        array = np.asarray(item)
+        if array.dtype.kind not in "biuf":
+            raise PpvaeError(f"{where} is of {array.dtype}: give real numbers")
+        eight_bit = array.dtype == np.uint8
+        with np.errstate(over="ignore"):  # becomes infinite, and the check of all values tells
+            x = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
+    elif isinstance(item, Tensor):
+        if item.is_complex():
+            raise PpvaeError(f"{where} is of {item.dtype}: give real numbers")
+        eight_bit = item.dtype == torch.uint8
+        x = item.detach().to("cpu", torch.float32)
+    else:
+        kinds = "a tensor, a NumPy array, a PIL image or a number, alone or in (item, label)"
+        raise PpvaeError(f"{where} is {type(item).__name__}: it must be {kinds}")
+    eight_bit = eight_bit and x.dim() > 1
+    flat = picture or eight_bit or x.dim() == 0 or (x.dim() == 3 and x.shape[0] in (1, 3, 4))
+    return _Item(x, eight_bit, flat)
+
+
+def _whole(label: Any) -> int | None:
+    if isinstance(label, np.ndarray | Tensor) and label.ndim == 0:
+        label = label.item()
+    whole = isinstance(label, int | np.integer)
+    return int(label) if whole and -(2**63) <= int(label) < 2**63 else None
+
+
+def _room(name: str, size: int, x: Tensor) -> Tensor:
+    try:
+        return torch.empty(size, *x.shape)
+    except (RuntimeError, MemoryError) as error:
+        raise PpvaeError(
+            f"data {name!r}: {size} items of {list(x.shape)} do not fit into memory: take fewer"
+        ) from error
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__} ({require.shorten(' '.join(str(error).split()), 150)})"
