@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.colors import PowerNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
@@ -32,6 +32,7 @@ _OTHERS = ("#D55E00", "#56B4E9", "#000000")
 _PALETTE = (*_COLOURS.values(), *_OTHERS)
 #: side of the smallest flat event that is taken for an image unasked: four numbers are more often a flower
 _SMALLEST_IMAGE = 8
+#: points a side of a density, fewer where each has to be estimated, and from how many samples
 _GRID, _GRID_EXACT, _GRID_SAMPLES = 60, 200, 100
 
 History = Sequence[Mapping[str, float]]
@@ -158,7 +159,7 @@ def per_datum(one: xr.Dataset, other: xr.Dataset, ax: Axes, *, names: tuple[str,
     handles = [Line2D([], [], ls="", marker="o", color=colour(name), label=f"{name} higher") for name in names]
     if not ok.all():
         handles.append(Line2D([], [], ls="", marker="o", color="0.3", mfc="white", label="not ok (k̂, ESS)"))
-    ax.legend(handles=handles, loc="upper left")
+    ax.legend(handles=handles)
     return ax
 
 
@@ -298,8 +299,12 @@ def density(fit: Fit, data: Data | Tensor, ax: Axes) -> Axes:
     grid = torch.cartesian_prod(*axes).reshape(-1, *event)
     found = log_marginal(fit, grid, num_samples=_GRID_SAMPLES, method="exact" if exact else "importance")
     p = np.exp(found["log_marginal"].values).reshape(size, size).T
-    contours = ax.contourf(axes[0], axes[1], p, levels=12, cmap="Blues")
-    ax.figure.colorbar(contours, ax=ax, label="p(x)" if exact else f"p̂(x), {_GRID_SAMPLES} importance samples")
+    # equal steps of √p: in equal steps of p, one narrow peak would hide whatever is broad beside it
+    levels = p.max() * np.linspace(0, 1, 13) ** 2
+    contours = ax.contourf(axes[0], axes[1], p, levels=levels, norm=PowerNorm(0.5), cmap="Blues")
+    ax.figure.colorbar(
+        contours, ax=ax, format="%.2g", label="p(x)" if exact else f"p̂(x), {_GRID_SAMPLES} importance samples"
+    )
     ax.scatter(*points.T, s=6, color="black", alpha=0.5, linewidths=0, label=f"{len(points)} data")
     ax.set_xlabel("x₁")
     ax.set_ylabel("x₂")
@@ -342,10 +347,10 @@ def responsibilities(model: Model, x: Tensor, ax: Axes) -> Axes:
     ax.scatter(*points.T, c=mixed.clip(0, 1), s=14, linewidths=0)
     share = weights.mean(0)
     handles = [
-        Line2D([], [], ls="", marker="o", color=tone, label=f"component {k}, {share[k]:.0%} of data")
+        Line2D([], [], ls="", marker="o", color=tone, label=f"{k}: {share[k]:.0%} of data")
         for k, tone in enumerate(tones)
     ]
-    ax.legend(handles=handles)
+    ax.legend(handles=handles, title="component", loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
     ax.set_xlabel(names[0])
     ax.set_ylabel(names[1])
     return ax

@@ -174,9 +174,9 @@ def from_datasets(value: Any) -> tuple[str, Raw]:
     lengths = {key: _length(f"data {name!r}{'' if key == 'all' else f', {key}'}", p) for key, p in parts.items()}
     first: _Item | None = None
     x: dict[str, Tensor] = {}
-    y: dict[str, Tensor] | None = {}
+    y: dict[str, Tensor] = {}
     for key, dataset in parts.items():
-        targets = torch.empty(lengths[key], dtype=torch.int64)
+        labels: list[int] = []
         for index in range(lengths[key]):
             where = f"data {name!r}, {'' if key == 'all' else f'{key} '}item {index}"
             item, label = _item(where, dataset, index)
@@ -186,17 +186,15 @@ def from_datasets(value: Any) -> tuple[str, Raw]:
             if key not in x:
                 x[key] = _room(name, lengths[key], item.x)
             x[key][index] = item.x
-            if label is None:
-                y = None
-            elif y is not None:
-                targets[index] = label
-        if y is not None:
-            y[key] = targets
+            if label is not None:
+                labels.append(label)
+        if len(labels) == lengths[key]:
+            y[key] = torch.tensor(labels)
     if first and first.eight_bit and any(bool((rows > 1).any()) for rows in x.values()):
         x = {key: rows.div_(255) for key, rows in x.items()}
     if first and first.flat:
         x = {key: rows.reshape(len(rows), -1) for key, rows in x.items()}
-    return name, Raw(x, y)
+    return name, Raw(x, y if y.keys() == x.keys() else None)
 
 
 @dataclass(frozen=True, eq=False)

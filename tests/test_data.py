@@ -66,7 +66,8 @@ def refusal(action: Callable[[], object]) -> str:
 
 
 def test_list_data() -> None:
-    assert list_data() == ["digits", "fashion-mnist", "iris", "mixture", "mnist", "pinwheel"]
+    generated, downloaded = ["mixture", "pinwheel", "two-moons"], ["fashion-mnist", "kmnist", "mnist", "omniglot"]
+    assert list_data() == sorted(["digits", "iris", *generated, *downloaded])
 
 
 @pytest.mark.parametrize(
@@ -76,6 +77,7 @@ def test_list_data() -> None:
         ("iris", (106, 22, 22), (4,), "gaussian", "real"),
         ("pinwheel", (700, 150, 150), (2,), "gaussian", "real"),
         ("mixture", (700, 150, 150), (2,), "gaussian", "real"),
+        ("two-moons", (700, 150, 150), (2,), "gaussian", "real"),
     ],
 )
 def test_named_sets(name: str, sizes: tuple, event: tuple, likelihood: str, treatment: str) -> None:
@@ -221,7 +223,7 @@ def test_global_random_states_are_untouched() -> None:
         return [torch.get_rng_state().tolist(), str(check_random_state(None).get_state()), random.getstate()]
 
     before = states()
-    for name in ("digits", "iris", "pinwheel", "mixture"):
+    for name in ("digits", "iris", "pinwheel", "mixture", "two-moons"):
         load_data(name, seed=1)
     load_data("digits", treatment="dynamic")
     assert states() == before
@@ -267,7 +269,7 @@ def test_mixture_density_follows_standardisation() -> None:
 
 
 def test_generated_data_depend_on_the_seed() -> None:
-    for name in ("pinwheel", "mixture"):
+    for name in ("pinwheel", "mixture", "two-moons"):
         a, b = load_data(name, seed=1), load_data(name, seed=2)
         assert identical(a, load_data(name, seed=1))
         assert not identical(a, b)
@@ -466,6 +468,7 @@ def test_data_by_hand_is_checked(changes: dict[str, Any], fragment: str) -> None
         ("x" * 300 + ".npy", {}, "no such file"),
         (b"digits", {}, "not bytes"),
         (None, {}, "not NoneType"),
+        (3.0, {}, "not float: build"),
         (torch.zeros(20, 2), {}, r"not Tensor: build ppvae\.Data\(name=, train="),
         (np.zeros((20, 2)), {}, r"not ndarray: build ppvae\.Data"),
         ("digits", {"treatment": "dynamik"}, "unknown treatment 'dynamik': did you mean 'dynamic'"),
@@ -646,7 +649,9 @@ def test_idx_files_by_hand_in_the_data_root(tmp_path: Path, monkeypatch: pytest.
     assert data.labels["train"][:5].tolist() == [5, 0, 4, 1, 9]
 
 
-@pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")])
+@pytest.mark.parametrize(
+    ("name", "folder"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST"), ("kmnist", "KMNIST")]
+)
 def test_without_network_the_message_says_which_files_go_where(
     name: str,
     folder: str,

@@ -166,7 +166,7 @@ def test_points_per_datum_say_which_is_higher_and_which_is_ok(ax: Axes) -> None:
     assert ax.get_ylabel() == "log p̂(x) under exact (nats)"
     (diagonal,) = (line for line in ax.get_lines() if isinstance(line, AxLine))
     assert diagonal.get_slope() == 1
-    assert diagonal.get_xy1()[0] == diagonal.get_xy1()[1]
+    assert diagonal.get_xy1() == (-10, -10)
     drawn(ax)
 
 
@@ -216,6 +216,13 @@ def test_convergence_is_the_mean_of_the_running_estimates(ax: Axes) -> None:
     assert ax.get_xscale() == "log"
     assert ax.get_xlabel() == "importance samples a datum"
     assert "nats/datum; open: most data not ok" in ax.get_ylabel()
+    drawn(ax)
+
+
+def test_estimates_without_samples_alone_are_a_level_line(ax: Axes) -> None:
+    plots.convergence({"exact": estimates([-4, -5])}, ax)
+    assert set(np.asarray(ax.get_lines()[0].get_ydata())) == {-4.5}
+    assert "open" not in ax.get_ylabel()
     drawn(ax)
 
 
@@ -415,7 +422,7 @@ def test_colours_mix_as_the_responsibilities_do(ax: Axes) -> None:
     assert legend is not None
     one, other = (np.array(to_rgb(cast(Any, handle).get_color())) for handle in legend.legend_handles)
     np.testing.assert_allclose(faces, [one, 0.25 * one + 0.75 * other, other])
-    assert labels(ax) == ["component 0, 42% of data", "component 1, 58% of data"]
+    assert labels(ax) == ["0: 42% of data", "1: 58% of data"]
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("x₁", "x₂")
     drawn(ax)
 
