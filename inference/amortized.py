@@ -8,7 +8,9 @@ Wierstra (2014).
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +37,7 @@ class Amortized(ppvae.Strategy):
         if not self.layout.width:  # every latent is summed out: there is nothing to encode
             return
         self.encoder = copy.deepcopy(encoder) or model.encoder() or default_encoder(x)
+        self.encoder.to(x.dtype)
         with torch.no_grad():
             training = self.encoder.training
             try:
@@ -55,5 +58,15 @@ class Amortized(ppvae.Strategy):
     def forward(self, batch: Batch, bound: Bound) -> Phi:
         if not self.layout.width:
             return {}
+        return self.layout.unpack(self.propose(batch.x))
+
+    def propose(self, x: Tensor) -> Tensor:
+        """The encoder's rows [B, width]."""
         # φ in full precision, whatever the networks ran in: Cholesky factors have no other
-        return self.layout.unpack(self.head(self.encoder(batch.x).flatten(1)).to(self.start.dtype))
+        return self.head(self.encoder(x).flatten(1)).to(self.start.dtype)
+
+    def begin_from(self, posterior: Callable[[Tensor], Phi], other: ppvae.Strategy, x: Tensor) -> None:
+        """Go on with the other's encoder, where it has one of the same shape."""
+        if isinstance(other, Amortized) and self.layout.width and other.layout.width:
+            with contextlib.suppress(RuntimeError):  # another shape: this encoder starts anew
+                self.load_state_dict(other.state_dict())

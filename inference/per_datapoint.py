@@ -8,6 +8,7 @@ of its own, so a step costs the same for any number of datapoints.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
@@ -79,6 +80,12 @@ class PerDatapoint(ppvae.Strategy):
             for _ in range(int(self.inner_steps)):
                 self._step(batch.index, rows, row_gradient(rows, lambda leaf: bound(self.layout.unpack(leaf))))
         return self.layout.unpack(rows)
+
+    def begin_from(self, posterior: Callable[[Tensor], Phi], other: ppvae.Strategy, x: Tensor) -> None:
+        """Go on from the other's φ of every training datum."""
+        with torch.no_grad():
+            for at in torch.arange(len(x), device=x.device).split(_BLOCK):
+                self.table.data[at] = self.layout.pack(posterior(at), len(at)).to(self.table)
 
     def dense_parameters(self) -> list[nn.Parameter]:
         return []

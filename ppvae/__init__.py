@@ -13,7 +13,8 @@ from ppvae.fitting import fit
 from ppvae.local import Local, Phi
 from ppvae.marginal import log_marginal, summarise
 from ppvae.model import Model
-from ppvae.objectives import elbo
+from ppvae.objectives import elbo, iwae
+from ppvae.gradients import Estimator
 from ppvae.posterior import Posterior
 from ppvae.pyro_pair import as_pyro
 from ppvae.compare import Comparison, compare
@@ -21,6 +22,7 @@ from ppvae.registry import create, list_inference, list_models, register
 from ppvae.results import Row
 from ppvae.sampling import Samples, reconstruct, sample
 from ppvae.saving import load
+from ppvae.variance import gradient_variance
 from ppvae.strategy import Batch, Bound, Strategy
 from ppvae import inference, models  # the zoo comes last: its files use the names above
 
@@ -33,6 +35,7 @@ __all__ = [
     "Comparison",
     "Data",
     "Densities",
+    "Estimator",
     "Fit",
     "Interrupted",
     "Local",
@@ -50,7 +53,9 @@ __all__ = [
     "create",
     "elbo",
     "fit",
+    "gradient_variance",
     "inference",
+    "iwae",
     "list_data",
     "list_inference",
     "list_models",

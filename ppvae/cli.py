@@ -126,15 +126,16 @@ def _add_options(sub: _Parser, name: str, function: Callable[..., None]) -> None
         line = re.search(rf"^    {flag}: (.*)$", inspect.getdoc(function) or "", re.MULTILINE)
         sub.add_argument(f"--{flag}", action="store_true", help=line[1] if line else None)
     own = set(inspect.signature(function).parameters)
-    others = {"fit"}
-    if name in ("fit", "compare"):
+    skip: set[str | int] = {*flags, "options", "fit"}
+    if name not in ("fit", "compare"):
+        sub.add_function_arguments(function, as_group=False, as_positional=False, skip=skip)
+    else:
         from ppvae.fitting import fit
 
-        others |= set(inspect.signature(fit).parameters) - own  # jsonargparse follows **options by itself
-    sub.add_function_arguments(function, as_group=False, as_positional=False, skip={*flags, "options", *others})
-    if name in ("fit", "compare"):
+        skip |= set(inspect.signature(fit).parameters) - own  # jsonargparse follows **options by itself
+        sub.add_function_arguments(function, as_group=False, as_positional=False, skip=skip)
         nested = "fit" if name == "compare" else None
-        skip = _NO_OPTIONS | ({"inference", "seed"} if nested else own)
+        skip = {*_NO_OPTIONS, *({"inference", "seed"} if nested else own)}
         prefix = f"{nested}." if nested else ""
         sub.kinds |= {f"{prefix}{key}": kinds for key, kinds in _kinds(fit).items() if key not in skip}
         sub.add_function_arguments(fit, nested, as_group=False, skip=skip)

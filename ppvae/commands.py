@@ -78,6 +78,7 @@ def fit_command(
     data: str = "digits",
     run_dir: str | None = None,
     resume: str | None = None,
+    init: str | None = None,
     model: dict[str, Any] | None = None,
     treatment: Treatment | None = None,
     root: str | None = None,
@@ -93,6 +94,7 @@ def fit_command(
         data: a named data set, or a .npy, .npz or .csv file.
         run_dir: a new folder for the run (default: runs/fit-DATE-TIME).
         resume: folder of a run to go on with where it stopped; takes no other option.
+        init: folder of a fit to go on from, under the same or another inference, in place of a name.
         model: options of the model, such as --model.latent_dim 30; `ppvae fit NAME --help` lists them.
         treatment: how values become observations; log p differs by nats between treatments.
         root: folder of downloaded data (default: $PPVAE_DATA, else ~/.cache/ppvae).
@@ -104,10 +106,12 @@ def fit_command(
     from ppvae.saving import is_finished, read_config
 
     if resume is None:
-        if name is None:
-            raise PpvaeError("ppvae fit needs a name: ppvae list names the models")
+        if (name is None) == (init is None):
+            raise PpvaeError("ppvae fit needs a name (ppvae list has them), or --init and no name")
+        if init is not None and model:
+            raise PpvaeError(f"the options of the model are those of {init}: leave out --model")
         where = fresh_path("fit") if run_dir is None else free_directory(run_dir)  # refused now, not after the training
-        _fit(where, False, name, data, model, treatment, root, num_train, labels, data_seed, **options)
+        _fit(where, False, name, data, model, init, treatment, root, num_train, labels, data_seed, **options)
         return
     where = Path(resume)
     config = read_config(where)
@@ -125,9 +129,10 @@ def fit_command(
 def _fit(
     where: Path,
     resume: bool,
-    name: str,
+    name: str | None,
     data: str,
     model: dict[str, Any] | None,
+    init: str | None = None,
     treatment: str | None = None,
     root: str | None = None,
     num_train: int | None = None,
@@ -144,17 +149,16 @@ def _fit(
 
     seed = require.count("seed", options.get("seed", 0), least=0)
     loaded = ppvae.load_data(
-        data,
-        treatment=treatment,
-        root=root,
-        seed=data_seed,
-        num_train=num_train,
-        **({} if labels is None else {"labels": _column(labels)}),
+        data, treatment=treatment, root=root, seed=data_seed, num_train=num_train, labels=_column(labels)
     )
-    kind = model_class(name)
-    settings = fill(kind, loaded, model or {})
-    with seeded(seed, device=torch.device("cpu")):
-        pair = build(name, kind, settings)
+    if init is not None:
+        pair = ppvae.load(init)
+        name = _name(Path(init))
+    else:
+        assert name is not None
+        kind = model_class(name)
+        with seeded(seed, device=torch.device("cpu")):
+            pair = build(name, kind, fill(kind, loaded, model or {}))
     fitted = ppvae.fit(pair, loaded, run_dir=where, resume=resume, **options)
     last = fitted.history[-1]
     print(
@@ -212,12 +216,11 @@ def evaluate_command(
     own = fitted.settings
     if data is None and own.source is None:
         raise PpvaeError(f"{run} was fitted to data made in Python: name data to judge it on with --data")
-    if data is None:
-        arguments = data_arguments(read_config(place)) | {"num_train": None}
-    else:
-        arguments = {"name": data, "treatment": own.treatment}
-    changes = {"treatment": treatment, "root": root, "labels": labels}
-    loaded = ppvae.load_data(**arguments | {name: value for name, value in changes.items() if value is not None})
+    own_data = data_arguments(read_config(place))
+    arguments: dict[str, Any] = own_data if data is None else {"name": data, "treatment": own.treatment}
+    changes = {"treatment": treatment, "root": root, "labels": _column(labels)}
+    arguments.update({name: value for name, value in changes.items() if value is not None})
+    loaded = ppvae.load_data(**arguments)
     x = fitted.as_input(observations(loaded, split, num_data))
     ppvae.check(fitted.model, x[:7])  # values outside the support of the likelihood, as of another treatment
     row = None

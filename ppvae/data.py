@@ -1,4 +1,4 @@
-"""Data sets: named ones, a user's own files, and the treatment that turns raw values into observations."""
+"""Data sets: named ones, a user's files and torch data sets, and the treatment that makes values observations."""
 
 import os
 from collections.abc import Mapping, Sequence

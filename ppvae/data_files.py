@@ -6,6 +6,7 @@ import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -147,7 +148,7 @@ def _numbered(path: Path, words: list[str]) -> np.ndarray:
         raise PpvaeError(
             f"{str(path)!r}: a label is {odd!r} among numbers: fill it in or drop the row if it is missing"
         )
-    keys = words if others else numbers
+    keys: list[Any] = words if others else numbers
     position = {key: k for k, key in enumerate(sorted(set(keys)))}
     return np.array([position[key] for key in keys], dtype=np.int64)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from typing import Any, cast
 
@@ -45,6 +46,7 @@ class Densities:
         self.enumerated = len(drawn) < len(self._q)
         self.sampled = bool(drawn)
         self.reparameterized = draws.reparameterized
+        self._kl: dict[str, Tensor] | None = None
 
     @cached_property
     def site_log_q(self) -> dict[str, Tensor]:
@@ -112,30 +114,33 @@ class Densities:
             return value.mean(0)
         return (self.log_weight.exp() * value).sum(0)
 
-    def kl(self) -> Tensor:
-        """KL(q ‖ p) [R, B], analytic site by site where that is exact and registered, Monte Carlo elsewhere.
+    def kl(self, analytic: bool = True) -> Tensor:
+        """KL(q ‖ p) [R, B]: the sum of `kl_sites`, or log q − log p of the draws."""
+        known = self._analytic_kl() if analytic else {}
+        return self._sum(self.kl_sites(analytic).values()) if known else self.log_q - self.log_prior
+
+    def kl_sites(self, analytic: bool = True) -> dict[str, Tensor]:
+        """The KL term of each guide site [R, B], analytic where that is exact and registered, Monte Carlo elsewhere.
 
         Site z may be integrated analytically when everything its prior is conditioned on was drawn before
-        it in the guide; in a bottom-up chain only the last layer is.
+        it in the guide; in a bottom-up chain only the last layer is. Where the model sums other latents out of
+        the guide's, their terms come as one.
         """
-        analytic = self._analytic_kl()
-        if not analytic:
-            return self.log_q - self.log_prior
-        terms = [
-            analytic[name] if name in analytic else self.site_log_q[name] - self.site_log_prob[name] for name in self._q
-        ]
-        return self._sum(terms)
+        if self._summed:
+            return {"+".join(self._q): self.log_q - self.log_prior}
+        known = self._analytic_kl() if analytic else {}
+        return {
+            name: known[name] if name in known else self.site_log_q[name] - self.site_log_prob[name] for name in self._q
+        }
 
     def _analytic_kl(self) -> dict[str, Tensor]:
-        if not self._draws.analytic or self._summed or self.enumerated:
-            return {}
-        out = {}
-        for name in _integrable(self._p, self._q):
-            try:
-                out[name] = self._flat(kl_divergence(self._q[name].fn, self._p[name].fn))
-            except NotImplementedError:
-                continue
-        return out
+        if self._kl is None:
+            self._kl = {}
+            if self._draws.analytic and not self._summed and not self.enumerated:
+                for name in _integrable(self._p, self._q):
+                    with suppress(NotImplementedError):
+                        self._kl[name] = self._flat(kl_divergence(self._q[name].fn, self._p[name].fn))
+        return self._kl
 
     @cached_property
     def _summed_out(self) -> tuple[Tensor, Tensor, dict[str, Tensor]]:

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import pyro
 import torch
 from torch import Tensor
 
-from ppvae import objectives, require
+from ppvae import require
 from ppvae.errors import PpvaeError
+from ppvae.gradients import Estimator, Gradient
 from ppvae.model import Model
-from ppvae.objectives import KL, Objective
+from ppvae.objectives import KL, ObjectiveName
 from ppvae.posterior import Posterior
 from ppvae.randomness import block_seed
 from ppvae.strategy import Bound, Strategy
 
-#: an objective by name
-OBJECTIVES: dict[str, Any] = {"elbo": objectives.elbo}
 #: the stream of random numbers that new data are inferred with
 _STREAM_INFER = 1
 #: draws, at least, of each row of new data while it is optimised: less noise, fewer steps
@@ -36,8 +34,12 @@ class Settings:
 
     inference: str
     inference_options: dict[str, Any]
-    objective: str
+    objective: ObjectiveName
+    gradient: Gradient
     kl: KL
+    beta: float
+    warmup: int
+    free_bits: float
     num_particles: int
     batch_size: int
     lr: float
@@ -49,6 +51,8 @@ class Settings:
     eval_every: int
     accelerator: str
     precision: str
+    train_model: bool
+    init: str | None
     seed: int
     data: str
     treatment: str
@@ -68,6 +72,7 @@ class Fit:
             1,000 validation data where each needs a row of its own).
         stopped: why training ended: "epochs", "steps", "seconds" or "patience".
         seconds: of training, validation left out.
+        directory: absolute path of where the fit is kept, or None.
     """
 
     model: Model
@@ -76,10 +81,19 @@ class Fit:
     history: list[dict[str, float]] = field(default_factory=list)
     stopped: str = "epochs"
     seconds: float = 0.0
+    directory: str | None = None
 
-    def objective(self) -> Objective:
-        """What was maximised."""
-        return make_objective(self.settings.objective, self.settings.kl)
+    def estimator(self) -> Estimator:
+        """What was maximised, schedules at their end, and how its gradient was estimated."""
+        settings = self.settings
+        return Estimator(settings.objective, settings.gradient, settings.kl, settings.beta)
+
+    def bound(self, x: Tensor) -> Bound:
+        """The objective at data x, with draws enough to optimise φ of each datum by."""
+        estimator, particles = self.estimator().plain(), self.settings.num_particles
+        if estimator.objective == "elbo":  # of the others the number of draws is a part
+            particles = max(particles, INFER_PARTICLES)
+        return Bound(self.model, x, estimator, particles)
 
     def posterior(self, x: Tensor, index: Tensor | None = None, *, seed: int = 0) -> Posterior:
         """q(z | φ) for data x [B, *event].
@@ -89,7 +103,7 @@ class Fit:
         """
         x = self.as_input(x)
         if index is None:
-            bound = Bound(self.model, x, self.objective(), max(self.settings.num_particles, INFER_PARTICLES))
+            bound = self.bound(x)
             with pyro.validation_enabled(False):  # as in training, it costs a fifth and finds nothing new
                 return self.strategy.infer(x, bound, seed=block_seed(seed, _STREAM_INFER))
         try:
@@ -124,10 +138,3 @@ class Fit:
         from ppvae.saving import save
 
         save(self, directory)
-
-
-def make_objective(name: str, kl: KL) -> Objective:
-    """The objective of that name as a function of densities."""
-    require.one_of("objective", name, OBJECTIVES)
-    require.one_of("kl", kl, ("analytic", "mc"))
-    return partial(OBJECTIVES[name], kl=kl)

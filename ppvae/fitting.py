@@ -6,6 +6,7 @@ import copy
 import math
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,9 +21,11 @@ from ppvae.data import Data, load_data
 from ppvae.errors import PpvaeError
 from ppvae.family import prepare
 from ppvae.files import free_directory
-from ppvae.fitted import Fit, Settings, make_objective
+from ppvae.fitted import Fit, Settings
+from ppvae.gradients import Estimator, Gradient
+from ppvae.local import Phi
 from ppvae.model import Model, overrides
-from ppvae.objectives import KL
+from ppvae.objectives import KL, ObjectiveName
 from ppvae.randomness import block_seed, forked, reseed
 from ppvae.registry import check_options, option_names, strategy_class
 from ppvae.saving import CONFIG, is_finished, load, read_config, recipe, write_config, write_outcome
@@ -32,13 +35,17 @@ Precision = Literal["32-true", "64-true", "bf16-mixed"]
 
 
 def fit(
-    model: Model,
+    model: Model | Fit,
     data: Data | str,
     inference: str = "amortized",
-    objective: str = "elbo",
+    objective: ObjectiveName = "elbo",
     *,
     inference_options: Mapping[str, Any] | None = None,
-    kl: KL = "analytic",
+    gradient: Gradient | None = None,
+    kl: KL | None = None,
+    beta: float = 1.0,
+    warmup: int = 0,
+    free_bits: float = 0.0,
     num_particles: int = 1,
     batch_size: int = 100,
     lr: float = 1e-3,
@@ -49,6 +56,7 @@ def fit(
     max_seconds: float | None = None,
     patience: int | None = 20,
     eval_every: int | None = None,
+    train_model: bool = True,
     accelerator: str = "auto",
     precision: Precision = "32-true",
     seed: int = 0,
@@ -60,12 +68,20 @@ def fit(
     """Train a pair under one inference strategy.
 
     Args:
-        model: the pair; it is copied, and the argument left alone.
+        model: the pair; it is copied, and the argument left alone. Or a fit to go on from, under the same or another
+            strategy: θ starts where it ended, rows at its posterior of each datum, an encoder at its encoder.
         data: a `Data`, or what `load_data` takes.
         inference: name of a strategy: see `list_inference()`.
-        objective: what is maximised: "elbo".
+        objective: what is maximised: "elbo"; "iwae", the importance-weighted bound of num_particles draws; "rws",
+            reweighted wake-sleep.
         inference_options: of the strategy, such as {"inner_steps": "converge"} or {"encoder": module}.
-        kl: "analytic" integrates KL terms in closed form where that is exact; "mc" uses the draws.
+        gradient: how its gradient is estimated: reparam, stl, dreg, score, loo, vimco or wake (`ppvae list` says which
+            go together); where None, reparam (wake for rws).
+        kl: "analytic" integrates KL terms in closed form where that is exact; "mc" uses the draws; where None,
+            analytic if the gradient allows it.
+        beta: weight of the KL terms (β-VAE).
+        warmup: steps over which beta rises linearly from 0.
+        free_bits: nats of each latent's KL, averaged over a batch, that cost nothing.
         num_particles: S, draws for each datapoint and step.
         batch_size: B.
         lr: Adam's learning rate for θ.
@@ -77,6 +93,7 @@ def fit(
         patience: evaluations without a better validation bound before training stops; None never stops. The
             best weights are the ones returned.
         eval_every: epochs between evaluations; where None, as many as make 200 steps.
+        train_model: False keeps θ as it is: the same model under another inference.
         accelerator, precision: as Lightning Fabric has them.
         seed: of everything random; the caller's random state is left alone.
         progress: show a progress bar; where None, only on a terminal.
@@ -90,10 +107,13 @@ def fit(
         NonFiniteError: the bound became NaN or infinite: the message names the step and the site.
         Interrupted: Ctrl-C, where run_dir keeps what there is.
     """
+    origin, model = (model, model.model) if isinstance(model, Fit) else (None, model)
     if not isinstance(model, Model):
         raise PpvaeError(f"model must be a ppvae.Model, got {type(model).__name__}: create one with ppvae.create(name)")
+    if not isinstance(train_model, bool):
+        raise PpvaeError(f"train_model must be True or False, got {require.show(train_model)}")
     data = load_data(data)
-    maximise = make_objective(objective, kl)
+    estimator = Estimator(objective, gradient, kl, beta, free_bits)
     seed = require.count("seed", seed, least=0)
     lr = require.positive("lr", lr)
     lr_encoder = lr if lr_encoder is None else require.positive("lr_encoder", lr_encoder)
@@ -116,6 +136,10 @@ def fit(
     if patience is not None:
         patience = require.count("patience", patience)
     num_particles = require.count("num_particles", num_particles)
+    warmup = require.count("warmup", warmup, least=0)
+    if warmup and objective != "elbo":
+        raise PpvaeError(f"warmup raises the weight of the ELBO's KL terms, and {objective} has none: leave it out")
+    estimator.suits(model, num_particles)
     max_epochs = require.count("max_epochs", max_epochs)
     batch_size = min(require.count("batch_size", batch_size), len(data.train))
     steps_per_epoch = math.ceil(len(data.train) / batch_size)
@@ -132,15 +156,21 @@ def fit(
     with forked(fabric.device):
         reseed(block_seed(seed), fabric.device)
         model = copy.deepcopy(model).train()
-        x = start(model, data)
+        x = start(model, data) if origin is None else _of_model(model, data)
         check(model, data.draw(x[:7]))
         prepare(model, x)
         strategy = strategy_type(model, x, **options).to(x.dtype)
+        if origin is not None:
+            strategy.begin_from(partial(_posterior_of, origin, x), origin.strategy, x)
         settings = Settings(
             inference=inference,
             inference_options=options,
             objective=objective,
-            kl=kl,
+            gradient=estimator.gradient or "reparam",
+            kl=estimator.kl or "mc",
+            beta=beta,
+            warmup=warmup,
+            free_bits=free_bits,
             num_particles=num_particles,
             batch_size=batch_size,
             lr=lr,
@@ -152,6 +182,8 @@ def fit(
             eval_every=eval_every,
             accelerator=accelerator,
             precision=precision,
+            train_model=train_model,
+            init=None if origin is None else origin.directory or "a fit in Python",
             seed=seed,
             data=data.name,
             treatment=data.treatment,
@@ -161,9 +193,9 @@ def fit(
         )
         result = Fit(model, strategy, settings)
         if run is None:
-            return Training(result, data, maximise, fabric, progress, None).run()
+            return Training(result, data, fabric, progress, None).run()
         checkpoints = Checkpoints(run, checkpoint_seconds)
-        training = Training(result, data, maximise, fabric, progress, checkpoints)
+        training = Training(result, data, fabric, progress, checkpoints)
         if (run / CONFIG).is_file():
             _same_run(run, result)
             if is_finished(run):
@@ -176,7 +208,20 @@ def fit(
         training.run()
         write_outcome(run, result)
         checkpoints.remove()
+        result.directory = os.path.abspath(run)
         return result
+
+
+def _of_model(model: Model, data: Data) -> Tensor:
+    """The training data in the model's precision."""
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
+    return data.train.to(dtype)
+
+
+def _posterior_of(origin: Fit, x: Tensor, at: Tensor) -> Phi:
+    """φ of the training data `at` under a fit: its own rows, where it was trained on as many, else inferred."""
+    kept = origin.strategy.refuses_dynamic and origin.settings.num_data == len(x)
+    return origin.posterior(x[at], at if kept else None).phi
 
 
 def _begun(run: Path) -> Path | None:
@@ -201,8 +246,7 @@ def _same_run(run: Path, result: Fit) -> None:
 
 def start(model: Model, data: Data) -> Tensor:
     """Run the model's `start(x)`, where it has one; returns the training data x in the model's precision."""
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
-    x = data.train.to(dtype)
+    x = _of_model(model, data)
     try:
         if overrides(model, "start"):
             model.start(x)

@@ -85,15 +85,9 @@ def plan(
         preset = dict(main_job().get(reference(kind) or "", {}))
         own_data = preset.pop("data", "digits")
         source = own_data if data is None else data
-        key = repr(source)
+        key = source if isinstance(source, str) else str(id(source))
         if key not in loaded:
-            loaded[key] = load_data(
-                source,
-                treatment=treatment,
-                root=root,
-                num_train=num_train,
-                **({} if labels is None else {"labels": labels}),
-            )
+            loaded[key] = load_data(source, treatment=treatment, root=root, num_train=num_train, labels=labels)
         options = fill(kind, loaded[key], {**require.mapping("model_options", model_options), **own_options})
         allowed = _allowed(name, kind, options, loaded[key], strategies, own, explicit=inference is not None)
         for strategy in allowed:
@@ -146,12 +140,14 @@ def _entries(models: Models | None) -> list[tuple[str, type[Model], dict[str, An
     _each_once("models", list(models))
     entries = []
     for one in models:
-        own = require.mapping(f"options of {one}", models[one]) if isinstance(models, Mapping) else {}
-        kind = own.pop("model", one)
+        own: dict[str, Any] = {}
+        if isinstance(models, Mapping) and isinstance(one, str):
+            own = require.mapping(f"options of {one}", models[one])
+        kind: Any = own.pop("model", one)
         if isinstance(kind, type) and issubclass(kind, Model):
             entries.append((one if isinstance(one, str) else kind.__name__, kind, own))
         else:
-            entries.append((str(one), model_class(kind), own))
+            entries.append((str(one), model_class(str(kind)), own))
     return entries
 
 

@@ -300,7 +300,7 @@ def density(fit: Fit, data: Data | Tensor, ax: Axes) -> Axes:
     found = log_marginal(fit, grid, num_samples=_GRID_SAMPLES, method="exact" if exact else "importance")
     p = np.exp(found["log_marginal"].values).reshape(size, size).T
     # equal steps of √p: in equal steps of p, one narrow peak would hide whatever is broad beside it
-    levels = p.max() * np.linspace(0, 1, 13) ** 2
+    levels = max(p.max(), 1e-300) * np.linspace(0, 1, 13) ** 2
     contours = ax.contourf(axes[0], axes[1], p, levels=levels, norm=PowerNorm(0.5), cmap="Blues")
     ax.figure.colorbar(
         contours, ax=ax, format="%.2g", label="p(x)" if exact else f"p̂(x), {_GRID_SAMPLES} importance samples"

@@ -44,7 +44,7 @@ class PyroGuide(nn.Module):
             phi = self.strategy.lookup(torch.arange(len(x), device=x.device) if index is None else index)
         else:
             index = torch.arange(len(x), device=x.device)
-            phi = self.strategy(Batch(x, index), Bound(model, x, fit.objective(), fit.settings.num_particles))
+            phi = self.strategy(Batch(x, index), Bound(model, x, fit.estimator(), fit.settings.num_particles))
         model.guide(x, phi)
 
 

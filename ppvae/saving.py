@@ -224,7 +224,8 @@ def _read(source: Path, model: Model | None, encoder: nn.Module | None) -> Fit:
     except RuntimeError as error:
         raise PpvaeError(f"{source} does not fit the model: {_line(error)}") from error
     modules.eval()
-    return Fit(model, strategy, settings, read_metrics(source), outcome["stopped"], outcome["seconds"])
+    history = read_metrics(source)
+    return Fit(model, strategy, settings, history, outcome["stopped"], outcome["seconds"], os.path.abspath(source))
 
 
 def _line(error: Exception) -> str:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ppvae.densities import score
 from ppvae.errors import PpvaeError
+from ppvae.gradients import Estimator
 from ppvae.local import Phi
 from ppvae.model import Model
-from ppvae.objectives import Objective
 from ppvae.posterior import Posterior
 from ppvae.sites import draw
 
@@ -35,7 +35,7 @@ class Bound:
 
     model: Model
     x: Tensor
-    objective: Objective
+    estimator: Estimator
     num_particles: int = 1
     block: int | None = None
 
@@ -43,7 +43,7 @@ class Bound:
         x = self.x if which is None else self.x[which]
         posterior = Posterior(self.model, phi)
         values = None if self.block is None else self._values(posterior, x, which)
-        return self.objective(score(self.model, x, draw(posterior, x, self.num_particles, values)))
+        return self.estimator.estimate(self.model, posterior, x, self.num_particles, values)[0]
 
     def _values(self, posterior: Posterior, x: Tensor, which: Tensor | None) -> dict[str, Tensor] | None:
         """Draws for the positions `which`, out of draws for every position of the block; they carry φ's gradient."""
@@ -54,7 +54,8 @@ class Bound:
         draws = draw(posterior.select(row), x[row], self.num_particles)
         if not draws.sites or any(site.weight is not None for site in draws.sites.values()):
             return None  # enumerated: there is no noise to keep in place
-        return {name: value[:, which] for name, value in draws.raw_values.items()}
+        values = {name: value[:, which] for name, value in draws.raw_values.items()}
+        return {name: value.detach() for name, value in values.items()} if self.estimator.by_score else values
 
 
 class Strategy(nn.Module):
@@ -78,6 +79,14 @@ class Strategy(nn.Module):
     def forward(self, batch: Batch, bound: Bound) -> Phi:
         """φ of a training batch; a strategy that refines φ calls `bound`."""
         raise PpvaeError(f"{type(self).__name__} has no forward(batch, bound): say where φ comes from")
+
+    def begin_from(self, posterior: Callable[[Tensor], Phi], other: Strategy, x: Tensor) -> None:
+        """Take over what another strategy learned for the same pair and training data x [N, *event].
+
+        Args:
+            posterior: the other's φ of the training rows [B].
+            other: the strategy itself.
+        """
 
     def dense_parameters(self) -> list[nn.Parameter]:
         """λ: what the optimiser steps; rows that step by themselves in `after_backward` are not among them."""

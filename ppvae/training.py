@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import pyro
@@ -16,17 +17,16 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from ppvae.data import Data
-from ppvae.densities import Densities, score
+from ppvae.densities import Densities
 from ppvae.errors import NonFiniteError, PpvaeError
-from ppvae.fitted import INFER_PARTICLES, Fit, Settings
+from ppvae.fitted import Fit, Settings
+from ppvae.gradients import Estimator
 from ppvae.local import Phi
 from ppvae.memory import keep_freed_pages
 from ppvae.model import Model, overrides
-from ppvae.objectives import Objective
 from ppvae.posterior import Posterior
 from ppvae.progress import Progress
 from ppvae.randomness import block_seed, seeded
-from ppvae.sites import draw
 from ppvae.strategy import Batch, Bound, Strategy
 
 #: datapoints scored at once when the validation bound is taken, and draws for each
@@ -71,9 +71,9 @@ class Interruptions:
 class _Step(nn.Module):
     """All of a training step's forward work in one module, as Fabric's wrappers need it."""
 
-    def __init__(self, model: Model, strategy: Strategy, objective: Objective, settings: Settings) -> None:
+    def __init__(self, model: Model, strategy: Strategy, estimator: Estimator, settings: Settings) -> None:
         super().__init__()
-        self.model, self.strategy, self.objective = model, strategy, objective
+        self.model, self.strategy, self.estimator = model, strategy, estimator
         self.num_particles, self.num_data = settings.num_particles, settings.num_data
         self.penalised = overrides(model, "log_penalty")
         self.last: list[
@@ -82,14 +82,9 @@ class _Step(nn.Module):
 
     def forward(self, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor | None]:
         """(loss, mean bound) of a batch; None for the bound where it is minus the loss."""
-        phi = self.strategy(Batch(x, index), Bound(self.model, x, self.objective, self.num_particles))
-        densities = score(self.model, x, draw(Posterior(self.model, phi), x, self.num_particles))
-        if not densities.reparameterized:
-            raise PpvaeError(
-                "the guide draws a discrete latent, through which no reparameterised gradient flows: mark the "
-                'site infer={"enumerate": "parallel"}'
-            )
-        bound = self.objective(densities).mean()
+        phi = self.strategy(Batch(x, index), Bound(self.model, x, self.estimator, self.num_particles))
+        values, densities = self.estimator.estimate(self.model, Posterior(self.model, phi), x, self.num_particles)
+        bound = values.mean()
         self.last[:] = [(phi, densities)]
         if self.penalised:
             return -bound - self.model.log_penalty() / self.num_data, bound.detach()
@@ -105,13 +100,14 @@ class Training:
             the run at once.
     """
 
-    def __init__(
-        self, result: Fit, data: Data, objective: Objective, fabric: Fabric, progress: bool | None, keep: Keep | None
-    ) -> None:
+    def __init__(self, result: Fit, data: Data, fabric: Fabric, progress: bool | None, keep: Keep | None) -> None:
         self.result, self.settings, self.fabric = result, result.settings, fabric
-        self.objective, self.data, self.progress, self.keep = objective, data, progress, keep
+        self.data, self.progress, self.keep = data, progress, keep
         self.model, self.strategy = result.model, result.strategy
-        step = _Step(self.model, self.strategy, objective, self.settings)
+        self.estimator = result.estimator()
+        step = _Step(self.model, self.strategy, self._estimator_now(0), self.settings)
+        self.inner = step
+        self.frozen: list[nn.Parameter] = []  # θ that stays as it is
         self.step, self.optimizer = _setup(fabric, step, self._groups())
         self.train = data.train.to(self.strategy.start)
         valid = data.valid[:_VALID_ROWS] if self.strategy.refuses_dynamic else data.valid
@@ -166,9 +162,17 @@ class Training:
         result.stopped = self.stopped or "epochs"
         if self.best_state is not None:
             self.step.load_state_dict(self.best_state)
+        for p in self.frozen:
+            p.requires_grad_(True)
         self.model.eval()
         self.strategy.eval()
         return result
+
+    def _estimator_now(self, step: int) -> Estimator:
+        """Of a training step: β on its way up, free bits off the KL terms; both are left out of validation."""
+        settings = self.settings
+        share = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
+        return replace(self.estimator, beta=share * settings.beta, free_bits=settings.free_bits)
 
     def seconds(self) -> float:
         """Of training so far, validation left out."""
@@ -210,6 +214,8 @@ class Training:
         self.result.seconds = state["seconds"]
 
     def _step(self, index: Tensor) -> float:
+        if self.steps < self.settings.warmup:
+            self.inner.estimator = self._estimator_now(self.steps)
         loss, bound = self.step(self.data.draw(self.train[index]), index)
         value = loss.item()
         if not math.isfinite(value):
@@ -244,10 +250,11 @@ class Training:
         self.step.eval()
         seed = self.settings.seed
         total = 0.0
+        # the mean of more draws is the same bound with less noise; of the others the number of draws is a part
+        particles = _VALID_PARTICLES if self.settings.objective == "elbo" else self.settings.num_particles
         with torch.no_grad(), pyro.validation_enabled(False):
-            bound = Bound(self.model, self.valid, self.objective, max(self.settings.num_particles, INFER_PARTICLES))
             posterior = self.strategy.infer(
-                self.valid, bound, seed=block_seed(seed, _STREAM_VALID), start=self.valid_rows
+                self.valid, self.result.bound(self.valid), seed=block_seed(seed, _STREAM_VALID), start=self.valid_rows
             )
             if self.strategy.refuses_dynamic:
                 self.valid_rows = self.strategy.layout.pack(posterior.phi, len(self.valid))
@@ -256,8 +263,8 @@ class Training:
                 with seeded(seed, _STREAM_VALID, block, device=self.valid.device):
                     part = posterior.select(index)
                     x = self.valid[index]
-                    densities = score(self.model, x, draw(part, x, _VALID_PARTICLES))
-                total += self.objective(densities).sum().item()
+                    values, densities = self.estimator.estimate(self.model, part, x, particles)
+                total += values.sum().item()
                 if not math.isfinite(total):
                     blame = self._blame(part.phi, densities)
                     raise NonFiniteError(f"the validation bound became {total} at step {self.steps}: {blame}")
@@ -268,6 +275,11 @@ class Training:
         owned = self.model.guide_parameters()
         ids = {id(p) for p in owned}
         theta = [p for p in self.model.parameters() if id(p) not in ids]
+        if not self.settings.train_model:
+            self.frozen = [p for p in theta if p.requires_grad]
+            for p in self.frozen:
+                p.requires_grad_(False)
+            theta = []
         groups = [
             {"params": theta, "lr": self.settings.lr},
             {"params": [*self.strategy.dense_parameters(), *owned], "lr": self.settings.lr_encoder},
@@ -298,5 +310,8 @@ def _broken(named: Iterable[tuple[str, Tensor]]) -> list[str]:
 
 def _setup(fabric: Fabric, step: _Step, groups: list[dict[str, Any]]) -> tuple[Any, Any]:
     if not groups:
-        raise PpvaeError(f"{type(step.model).__name__} has no parameter to train")
+        if not step.strategy.refuses_dynamic:
+            raise PpvaeError(f"{type(step.model).__name__} has no parameter to train")
+        # rows step by themselves: the optimiser has nothing to do
+        groups = [{"params": [nn.Parameter(torch.zeros(()))], "lr": 1.0}]
     return fabric.setup(step, torch.optim.Adam(groups, fused=True))

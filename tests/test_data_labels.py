@@ -53,7 +53,8 @@ def test_words_become_their_places_in_the_alphabet(labels: Any) -> None:
         "treatment": "real",
         "labels": int(labels) if not isinstance(labels, str) else labels,
     }
-    assert labelled(load_data(**data.source)) == labelled(data)
+    again: Any = data.source
+    assert labelled(load_data(**again)) == labelled(data)
 
 
 def test_a_table_without_header_is_labelled_by_number() -> None:
@@ -148,8 +149,8 @@ def test_a_column_of_words_suggests_labels() -> None:
         load_data(name, labels=labels)  # and the suggestion works
     for rows in ([[1, 2]] * 20 + [[1, ""]], [[1]] * 20 + [["a"]], [*flowers(), ["a", "b", 1]]):
         write("x.csv", rows)
-        options = {"labels": 1} if len(rows[0]) == 3 else {}
-        assert "labels=" not in refusal(lambda options=options: load_data("x.csv", **options))
+        labels = 1 if len(rows[0]) == 3 else None
+        assert "labels=" not in refusal(lambda labels=labels: load_data("x.csv", labels=labels))
 
 
 def test_labels_are_for_tables_only() -> None:

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sklearn.utils import check_random_state
 from test_data import identical, refusal
 from torch import Tensor
 
@@ -124,10 +123,9 @@ def test_omniglot(pages: dict[str, list], root: Path) -> None:
     data = load_data("omniglot", treatment="real")
     assert [tuple(x.shape) for x in data.splits.values()] == [(17, 784), (3, 784), (8, 784)]
     assert data.labels is not None
-    for split, part in (("test", "images_evaluation"),):
-        expected = torch.stack([averaged(white) for _, _, white in pages[part]])
-        torch.testing.assert_close(data.splits[split], expected, atol=1e-6, rtol=0)
-        assert data.labels[split].tolist() == [k for _, k, _ in pages[part]] == [5] * 4 + [6] * 4
+    expected = torch.stack([averaged(white) for _, _, white in pages["images_evaluation"]])
+    torch.testing.assert_close(data.test, expected, atol=1e-6, rtol=0)
+    assert data.labels["test"].tolist() == [k for _, k, _ in pages["images_evaluation"]] == [5] * 4 + [6] * 4
     order = np.random.RandomState(20131220).permutation(20)  # a stream that NumPy has frozen
     for split, rows in (("train", order[:17]), ("valid", order[17:])):
         of = [pages["images_background"][row] for row in rows]
@@ -248,13 +246,14 @@ def test_omniglot_of_too_few_images(pages: dict[str, list], root: Path) -> None:
 
 
 def test_source_gives_the_same_data_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    np.save(tmp_path / "x.npy", check_random_state(0).random_sample((40, 2)))
-    for name, options in (
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).random((40, 2)))
+    cases: list[tuple[str, dict[str, Any]]] = [
         ("digits", {}),
         ("digits", {"seed": 3, "num_train": 20, "treatment": "dynamic"}),
         ("two-moons", {"seed": 2, "treatment": "standardised", "num_train": 9}),
         ("x.npy", {"treatment": "static", "root": "here"}),
-    ):
+    ]
+    for name, options in cases:
         data = load_data(name, **options)
         source = data.source
         assert source is not None
@@ -290,8 +289,9 @@ def test_source_of_data_treated_in_two_steps(first: dict[str, Any], second: dict
 
 def test_generated_data_keep_their_seed_in_source() -> None:
     data = load_data(load_data("two-moons", seed=1), treatment="standardised", seed=2)
-    assert data.source == {"name": "two-moons", "seed": 1, "treatment": "standardised"}
-    assert identical(load_data(**data.source), data)
+    source: Any = data.source
+    assert source == {"name": "two-moons", "seed": 1, "treatment": "standardised"}
+    assert identical(load_data(**source), data)
 
 
 def test_nothing_gives_again_what_was_made_in_python_or_treated_after_a_cut() -> None:

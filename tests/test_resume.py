@@ -277,7 +277,7 @@ def test_what_cannot_be_saved_is_refused_before_training(tmp_path: Path) -> None
             from pyro.distributions import Normal
 
             with pyro.plate("data", len(x)):
-                pyro.sample("x", Normal(self.net(x.new_zeros(1)), 1.0).expand([x.shape[1]]).to_event(1), obs=x)
+                pyro.sample("x", Normal(self.net(x.new_zeros(1)).expand(x.shape[1]), 1.0).to_event(1), obs=x)
 
     x = torch.randn(30, 2)
     data = ppvae.Data("noise", x[:20], x[20:25], x[25:], "gaussian", "real")

@@ -225,7 +225,10 @@ def test_the_report_is_one_file_that_says_what_was_found(whole: Path, tmp_path: 
     assert {base64.b64decode(src.removeprefix("data:image/png;base64,")) for src in sources} == pictures
     assert all(attrs["alt"] for tag, attrs in page.tags if tag == "img")
     rows = read_results(place / RESULTS)
-    means = {name: np.mean([row.log_marginal for row in rows if row.model == name]) for name in ("small", "ppca")}
+    means = {
+        name: float(np.mean([row.log_marginal or 0.0 for row in rows if row.model == name]))
+        for name in ("small", "ppca")
+    }
     assert all(f"{mean:.2f}" in page.text for mean in means.values())
     best = max(means, key=lambda name: means[name])
     assert f"{best} under amortized has the highest log p" in page.text
