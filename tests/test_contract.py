@@ -254,7 +254,7 @@ def descend(model: str, inference: str, index: Tensor, steps: int = 4) -> tuple[
         reached = set()
         for _ in range(steps):
             optimizer.zero_grad()
-            phi = strategy(ppvae.Batch(x[index], index), ppvae.Bound(made, x[index], ppvae.elbo))
+            phi = strategy(ppvae.Batch(x[index], index), ppvae.Bound(made, x[index], ppvae.Estimator(kl="mc")))
             densities = ppvae.log_densities(made, ppvae.Posterior(made, phi), x[index])
             (-ppvae.elbo(densities, kl="analytic").mean()).backward()
             optimizer.step()

@@ -246,7 +246,7 @@ class Line(ppvae.Model):
 
 def step(strategy: PerDatapoint, model: ppvae.Model, x: Tensor, index: Tensor) -> None:
     """What the training loop does with a batch, θ left alone."""
-    phi = strategy(ppvae.Batch(x[index], index), ppvae.Bound(model, x[index], ppvae.elbo))
+    phi = strategy(ppvae.Batch(x[index], index), ppvae.Bound(model, x[index], ppvae.Estimator(kl="mc")))
     densities = ppvae.log_densities(model, ppvae.Posterior(model, phi), x[index])
     (-ppvae.elbo(densities, kl="analytic").mean()).backward()
     strategy.after_backward()
@@ -289,7 +289,7 @@ def test_a_row_has_the_gradient_of_its_own_bound(size: int) -> None:
     """Not of the batch's mean: after one step the first moment is (1 − β₁) times it, whatever B."""
     strategy, model, x = table()
     index = torch.arange(size)
-    phi = strategy(ppvae.Batch(x[index], index), ppvae.Bound(model, x[index], ppvae.elbo))
+    phi = strategy(ppvae.Batch(x[index], index), ppvae.Bound(model, x[index], ppvae.Estimator(kl="mc")))
     slope = torch.tensor([3.0, -0.5])
     (-(slope * phi["z_loc"]).sum(-1).mean()).backward()
     strategy.after_backward()

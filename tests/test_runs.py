@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -93,9 +92,10 @@ def test_a_comparison_goes_on_where_it_was_killed(
         return take(self, index)
 
     monkeypatch.setattr(Training, "run", counted)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(Training, "_step", dying)
-        small(place, checkpoint_seconds=0.0)
+        with pytest.raises(Killed):
+            small(place, checkpoint_seconds=0.0)
     assert len(read_results(place / RESULTS) if row else []) == row
     before = stamps(place / FITS)
     trained.clear()
@@ -286,7 +286,7 @@ def test_nothing_to_report_is_said(tmp_path: Path, whole: Path) -> None:
 
 
 @pytest.fixture
-def runs(whole: Path, digits: Path, tmp_path: Path) -> Iterator[Path]:
+def runs(whole: Path, digits: Path, tmp_path: Path) -> Path:
     """A folder with a comparison, a fit, an unfinished one, a damaged one, and things that are no runs."""
     for name, source in (("compare", whole), ("fit", digits), ("cut", digits), ("bad", digits)):
         shutil.copytree(source, tmp_path / name)
@@ -295,7 +295,7 @@ def runs(whole: Path, digits: Path, tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "bad" / CONFIG).write_text("name: [")
     (tmp_path / "notes").mkdir()
     (tmp_path / "a.txt").touch()
-    yield tmp_path
+    return tmp_path
 
 
 def test_runs_are_listed_with_their_state(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
