@@ -8,7 +8,6 @@ Wierstra (2014).
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from collections.abc import Callable
 
@@ -68,5 +67,6 @@ class Amortized(ppvae.Strategy):
     def begin_from(self, posterior: Callable[[Tensor], Phi], other: ppvae.Strategy, x: Tensor) -> None:
         """Go on with the other's encoder, where it has one of the same shape."""
         if isinstance(other, Amortized) and self.layout.width and other.layout.width:
-            with contextlib.suppress(RuntimeError):  # another shape: this encoder starts anew
-                self.load_state_dict(other.state_dict())
+            theirs = other.state_dict()  # looked at first: loading would copy what fits, and leave the rest
+            if {name: t.shape for name, t in self.state_dict().items()} == {n: t.shape for n, t in theirs.items()}:
+                self.load_state_dict(theirs)

@@ -22,6 +22,8 @@ class Exact(ppvae.Strategy):
 
     def __init__(self, model: ppvae.Model, x: Tensor) -> None:
         super().__init__(model, x)
+        if self.layout.width and overrides(model, "guide") and model._family is not None:
+            raise ppvae.PpvaeError("exact inference is in the model's own family: leave family out")
         if self.layout.width and not overrides(model, "exact_phi"):
             raise ppvae.PpvaeError(
                 f"{type(model).__name__} has no exact posterior: write exact_phi(x) -> φ, mark its discrete latents "

@@ -35,7 +35,8 @@ class SemiAmortized(Amortized):
         lr: length of a step, in unconstrained units, on the bound of one datum in nats.
         momentum: how much of the last step goes into the next.
         clip: the most that the gradient of one row may measure (its 2-norm).
-        backprop: "full": the gradient of the final bound goes back through the steps, to the encoder and to θ.
+        backprop: "full": the gradient of the final bound goes back through the steps, to the encoder and to θ; the
+            score function's goes back through the part of them that it does not hold constant.
             "truncated": θ gets its gradient at the refined φ, the encoder at the φ that it proposed.
     """
 
@@ -59,6 +60,10 @@ class SemiAmortized(Amortized):
             raise ppvae.PpvaeError(f"momentum must be below 1, got {momentum}: the steps would grow without end")
         self.clip = require.positive("clip", clip)
         self.backprop = require.one_of("backprop", backprop, ("full", "truncated"))
+        if backprop == "full" and getattr(model._family, "differentiable_once", False):
+            raise ppvae.PpvaeError(
+                'draws of a mixture cannot be differentiated twice, as backprop="full" does: use backprop="truncated"'
+            )
 
     def forward(self, batch: Batch, bound: Bound) -> Phi:
         if not self.layout.width:
@@ -66,8 +71,10 @@ class SemiAmortized(Amortized):
         proposed = self.propose(batch.x)
         if not (torch.is_grad_enabled() and self.training):
             return self.layout.unpack(self._refine(proposed, bound, keep=False))
-        if self.backprop == "full":
-            return self.layout.unpack(self._refine(proposed, bound, keep=True))
+        if self.backprop == "full" or not self.refine_steps:
+            # the plain gradient, whose derivative is the bound's own: others hold parts of it constant
+            plain = replace(bound, estimator=bound.estimator.plain())
+            return self.layout.unpack(self._refine(proposed, plain, keep=True))
         refined = self._refine(proposed.detach(), bound, keep=False)
         return self.layout.unpack(refined + self._own_gradient(proposed, bound))
 

@@ -6,7 +6,6 @@ On a CPU with as many threads, weights and history are then the same to the last
 
 from __future__ import annotations
 
-import pickle
 import time
 import warnings
 from pathlib import Path
@@ -15,8 +14,8 @@ from typing import Any
 import torch
 
 from ppvae.errors import Interrupted, PpvaeError
-from ppvae.files import replacing
-from ppvae.saving import write_metrics
+from ppvae.files import not_there, remove_empty, replacing
+from ppvae.saving import CONFIG, METRICS, write_metrics
 from ppvae.training import Training
 
 CHECKPOINT = "checkpoint.pt"
@@ -32,8 +31,10 @@ class Checkpoints:
 
     def __init__(self, directory: Path, seconds: float) -> None:
         self.directory, self.seconds = directory, seconds
+        self.made = not_there(directory)
         self.last = time.monotonic()
         self.lines = 0
+        self.steps = 0  # of the last checkpoint
 
     def __call__(self, training: Training, interrupted: bool) -> None:
         if len(training.result.history) != self.lines:
@@ -51,6 +52,7 @@ class Checkpoints:
         """checkpoint.pt, in place of the one before."""
         with replacing(self.directory / CHECKPOINT) as scratch:
             torch.save(training.state(), scratch)
+        self.steps = training.steps
 
     def restore(self, training: Training) -> None:
         """Take up the run where its last checkpoint left it.
@@ -61,26 +63,34 @@ class Checkpoints:
         path = self.directory / CHECKPOINT
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            threads = state["threads"]
-            training.restore(state)
-        except pickle.UnpicklingError as error:
+        except Exception as error:  # of the disk, of the archive, of what is in it
             raise PpvaeError(
-                f"{path} is damaged, or holds more than tensors and plain values, and is not opened: remove "
+                f"{path} is missing or damaged, or holds more than tensors and plain values, and is not opened: remove "
                 f"{self.directory} and start anew"
             ) from error
-        except (EOFError, OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        try:
+            threads = state["threads"]
+            training.restore(state)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             why = " ".join(str(error).split())[:200]
             raise PpvaeError(
                 f"{path} is damaged or of another model ({type(error).__name__}: {why}): remove {self.directory} and "
                 "start anew"
             ) from error
-        self.lines = len(training.result.history)
+        self.lines, self.steps = len(training.result.history), training.steps
         if threads != torch.get_num_threads():
             warnings.warn(
                 f"the run began with {threads} threads and goes on with {torch.get_num_threads()}: its last digits may "
                 "differ from those of a run left alone",
                 stacklevel=2,
             )
+
+    def discard(self) -> None:
+        """The run has failed: remove it, unless a checkpoint holds some of its steps."""
+        if self.steps == 0:
+            for name in (CONFIG, METRICS, CHECKPOINT):
+                (self.directory / name).unlink(missing_ok=True)
+            remove_empty(self.made)
 
     def remove(self) -> None:
         """The run is finished."""

@@ -41,9 +41,16 @@ class _Parser(ArgumentParser):
 
     #: option → the types it may have
     kinds: dict[str, tuple[Any, ...]] | None = None
+    #: command → its parser, of the one that has commands
+    below: Mapping[str, _Parser] = {}
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         message, prog = _one_line(message), self.prog.replace(" [options]", "")
+        if missing := re.match(r"the following arguments are required: (\w+)\.(\w+)$", message):
+            raise PpvaeError(f"ppvae {missing[1]} needs a {missing[2]}; see ppvae {missing[1]} --help") from ex
+        if unknown := re.match(r"Subcommand '(\w+)' does not accept option '([\w.]+)'", message):
+            kinds, more = self.below[unknown[1]].kinds or {}, ". Options of a model go into model"
+            require.one_of("option", unknown[2], kinds, more if "model" in kinds else "")
         if self.kinds is not None:
             _explain(message, self.kinds)
         raise PpvaeError(f"{message}; see {prog} --help") from ex
@@ -61,6 +68,8 @@ def _explain(message: str, options: Mapping[str, tuple[Any, ...]]) -> None:
                 require.one_of(name, given, get_args(kind))
         raise PpvaeError(f"--{name} must be {' or '.join(map(_in_words, options[name]))}, got {require.show(given)}")
     if unknown := re.match(r"unrecognized arguments: --([\w.-]+)", message):
+        if unknown[1] in options:
+            raise PpvaeError(f"--{unknown[1]} has options of its own: --{unknown[1]}.NAME VALUE")
         more = ". Options of a model are --model.NAME" if "model" in options else ""
         require.one_of("option", unknown[1], options, more)
     words = [name for name, kinds in options.items() if str in kinds and NoneType in kinds]
@@ -83,7 +92,7 @@ def _in_words(kind: Any) -> str:
     words = {int: "a whole number", float: "a number", str: "a word", NoneType: "null", bool: "true or false"}
     if kind in words:
         return words[kind]
-    if get_origin(kind) is list:
+    if get_origin(kind) in (list, tuple, Sequence):
         return "a list like [a, b]"
     if get_origin(kind) is Literal:
         return " or ".join(map(str, get_args(kind)))
@@ -105,6 +114,7 @@ def parser(command: str | None = None) -> ArgumentParser:
         sub = _Parser(description=text, usage=usage, allow_abbrev=False)
         if command in (None, name):
             _add_options(sub, name, function)
+        top.below = {**top.below, name: sub}
         subs.add_subcommand(name, sub, help=commands.first_line(function))
     return top
 
@@ -121,7 +131,7 @@ def _add_options(sub: _Parser, name: str, function: Callable[..., None]) -> None
     # what a run's config.yaml says of itself; nobody need give it
     sub.add_argument("--versions", type=dict[str, str] | None, default=None, help="versions that a run was made with")
     flags = [p.name for p in inspect.signature(function).parameters.values() if p.default is False]
-    sub.kinds = _kinds(function)
+    sub.kinds = _kinds(function) | {"versions": (dict[str, str], NoneType)}
     for flag in flags:
         line = re.search(rf"^    {flag}: (.*)$", inspect.getdoc(function) or "", re.MULTILINE)
         sub.add_argument(f"--{flag}", action="store_true", help=line[1] if line else None)
@@ -181,11 +191,17 @@ def _parse(words: list[str]) -> tuple[str, dict[str, Any]]:
     """The command and the options that were given, no others."""
     command = words[0] if words and words[0] in COMMANDS else None
     if command in _SUBJECT and len(words) > 1 and not words[1].startswith("-"):
+        option = f"--{_SUBJECT[command]}"
+        if any(word == option or word.startswith(f"{option}=") for word in words[2:]):
+            raise PpvaeError(f"{_SUBJECT[command]} is given twice: leave out {words[1]!r} or {option}")
         words = [command, f"--{_SUBJECT[command]}", *words[1:]]
     top = parser(command or "list")
     if command in ("fit", "compare") and {"-h", "--help"} & set(words):
         _help(top, command, words)
-    found = top.parse_args(words, defaults=False)
+    try:
+        found = top.parse_args(words, defaults=False)
+    except UnicodeDecodeError as error:
+        raise PpvaeError(f"--config must name a file of YAML, in UTF-8: {error}") from error
     command = str(found["command"])
     options = found[command].as_dict()
     for name in ("config", "versions"):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ppvae import require
@@ -20,13 +21,15 @@ _console = Console(width=None if sys.stdout.isatty() else 160)
 
 
 def list_command(runs: bool = False, folder: str = "runs") -> None:
-    """Name the models, the strategies and the data sets there are, or the runs.
+    """Name the models, strategies, families, objectives, gradients and data sets there are, or the runs.
 
     Args:
         runs: list the runs in a folder instead.
         folder: where the runs are.
     """
     import ppvae
+    from ppvae.families import FAMILY_CLASSES
+    from ppvae.gradients import MEANING, TOGETHER
     from ppvae.registry import model_class, strategy_class
     from ppvae.runs import find
 
@@ -38,14 +41,20 @@ def list_command(runs: bool = False, folder: str = "runs") -> None:
             table.add_row(str(found.path), found.what, found.state, found.result)
         _console.print(table)
         return
-    for title, names, kind in (
-        ("models", ppvae.list_models(), model_class),
-        ("inference", ppvae.list_inference(), strategy_class),
-        ("data", ppvae.list_data(), None),
-    ):
+    kinds = {name: model_class(name) for name in ppvae.list_models()}
+    strategies = {name: strategy_class(name) for name in ppvae.list_inference()}
+    entries: dict[str, dict[str, str]] = {
+        "models": {name: first_line(sys.modules[kind.__module__]) for name, kind in kinds.items()},
+        "inference": {name: first_line(sys.modules[kind.__module__]) for name, kind in strategies.items()},
+        "family": {name: first_line(cls) for name, cls in FAMILY_CLASSES.items()},
+        "objective": {name: f"gradient: {', '.join(together)}" for name, together in TOGETHER.items()},
+        "gradient": {**MEANING},
+        "data": dict.fromkeys(ppvae.list_data(), ""),
+    }
+    for title, lines in entries.items():
         table = Table(title=title, title_justify="left", show_header=False, box=None)
-        for name in names:
-            table.add_row(f"  {name}", "" if kind is None else first_line(sys.modules[kind(name).__module__]))
+        for name, line in lines.items():
+            table.add_row(f"  {name}", escape(line))
         _console.print(table)
 
 
@@ -103,7 +112,7 @@ def fit_command(
         data_seed: of the static binarisation and of generated data.
     """
     from ppvae.files import free_directory, fresh_path
-    from ppvae.saving import is_finished, read_config
+    from ppvae.saving import check_entries, is_finished, read_config
 
     if resume is None:
         if (name is None) == (init is None):
@@ -119,9 +128,11 @@ def fit_command(
         raise PpvaeError(f"{where} is no run of ppvae fit: a comparison goes on with ppvae compare --resume {where}")
     if is_finished(where):
         raise PpvaeError(f"{where} is finished: ppvae evaluate {where} judges it")
-    if config["name"] is None or config["data"] is None:
+    check_entries(config)
+    if config["name"] is None or config.get("data") is None or config.pop("own_encoder", False):
         raise PpvaeError(
-            f"{where} began with a class or data made in Python: go on there with ppvae.fit(..., run_dir=, resume=True)"
+            f"{where} began with a class, data or an encoder made in Python: go on there with "
+            "ppvae.fit(..., run_dir=, resume=True)"
         )
     _fit(where, True, **config)
 
@@ -148,6 +159,7 @@ def _fit(
     from ppvae.registry import build, model_class
 
     seed = require.count("seed", options.get("seed", 0), least=0)
+    require.count("data_seed", data_seed, least=0)
     loaded = ppvae.load_data(
         data, treatment=treatment, root=root, seed=data_seed, num_train=num_train, labels=_column(labels)
     )
@@ -305,7 +317,7 @@ def compare_command(
     from ppvae.saving import read_config
     from ppvae.table import tables
 
-    settings = dict(fit or {})
+    settings = require.mapping("fit", fit)
     if max_seconds is not None:
         settings["max_seconds"] = max_seconds
     for option in settings:
@@ -321,7 +333,11 @@ def compare_command(
         config = read_config(where)
         if "name" in config:
             raise PpvaeError(f"{where} is no comparison: a fit goes on with ppvae fit --resume {where}")
-        arguments = {"model_options": config.pop("model", None), **config.pop("fit", {}), **config}
+        arguments = {
+            "model_options": config.pop("model", None),
+            **require.mapping("fit", config.pop("fit", None)),
+            **config,
+        }
     if arguments.get("seeds") is None:
         arguments["seeds"] = [0, 1, 2]
     started = time.perf_counter()
@@ -351,7 +367,9 @@ def sample_command(run: str, num_samples: int = 64, out: str | None = None, seed
     place = Path(run)
     fitted = _trained(place)
     square = is_image(tuple(fitted.settings.event_shape))
-    target = free_file(out or place / f"samples.{'png' if square else 'csv'}", ".png", ".csv", ".npy")
+    target = free_file(
+        out if out is not None else place / f"samples.{'png' if square else 'csv'}", ".png", ".csv", ".npy"
+    )
     if target.suffix.lower() == ".png" and not square:
         shape = fitted.settings.event_shape
         raise PpvaeError(f"a datum of {fitted.settings.data} has shape {shape}, which is no image: use .csv or .npy")

@@ -16,13 +16,13 @@ from ppvae import require
 from ppvae.data import Data
 from ppvae.errors import Interrupted, PpvaeError
 from ppvae.evaluation import evaluate, write_evidence
-from ppvae.files import free_directory
+from ppvae.files import as_folder, free_directory, not_there, remove_empty
 from ppvae.fitting import fit
 from ppvae.planning import Job, Models, plan
 from ppvae.progress import Progress
 from ppvae.randomness import seeded
 from ppvae.registry import build
-from ppvae.results import Row, read_results, write_results
+from ppvae.results import Row, has_rows, one_row, read_seconds, write_results
 from ppvae.saving import CONFIG, plain, read_config, write_config
 
 RESULTS, EVIDENCE, FITS = "results.json", "evidence.nc", "fits"
@@ -93,8 +93,14 @@ def compare(
         "num_train": num_train, "labels": labels, "num_test": num_test, "num_samples": num_samples,
         "model": model_options, "inference_options": inference_options, "fit": fit_options,
     }  # fmt: skip
-    where = None if run_dir is None else _place(Path(run_dir), arguments, resume)
+    where = None if run_dir is None else as_folder(run_dir)
+    made = [] if where is None else not_there(where)
+    begun = resume and where is not None and (where / CONFIG).is_file()
+    if where is not None:
+        _place(where, arguments, resume)
     places = _places(jobs)
+    if begun and where is not None:
+        started -= read_seconds(where / RESULTS)
     rows: list[Row] = []
     with Progress(progress, len(jobs), "compare") as bar:
         for done, (job, name) in enumerate(zip(jobs, places, strict=True)):
@@ -105,12 +111,11 @@ def compare(
                 raise Interrupted(
                     f"interrupted at row {done + 1} of {len(jobs)}; the run is kept: ppvae compare --resume {where}"
                 ) from error
-            except PpvaeError:
-                if where is not None and not (where / FITS).exists():  # the first fit refused: nothing to keep
-                    (where / CONFIG).unlink(missing_ok=True)
-                    where.rmdir()
+            except Exception:
+                if where is not None and not begun:
+                    _discard(where, made)
                 raise
-            if where is not None:
+            if where is not None and not has_rows(where / RESULTS, rows):
                 write_results(where / RESULTS, rows, time.perf_counter() - started)
     return Comparison(rows, where)
 
@@ -118,7 +123,7 @@ def compare(
 def run(job: Job, num_samples: int, num_test: int | None = None, place: Path | None = None) -> Row:
     """Fit one pair and judge it on the test data; what `place` has of it already is not done again."""
     if place is not None and (place / RESULTS).is_file():
-        return read_results(place / RESULTS)[0]
+        return one_row(place / RESULTS)
     with seeded(job.seed, device=torch.device("cpu")):
         model = build(job.model, job.kind, job.model_options)
     fitted = fit(model, job.data, job.inference, seed=job.seed, progress=False, run_dir=place,
@@ -132,13 +137,13 @@ def run(job: Job, num_samples: int, num_test: int | None = None, place: Path | N
     return row
 
 
-def _place(run_dir: Path, arguments: Mapping[str, Any], resume: bool) -> Path:
-    """The directory of the run, with its configuration written, or found to be the same."""
+def _place(run_dir: Path, arguments: Mapping[str, Any], resume: bool) -> None:
+    """Write the configuration of the run into its directory, or find it to be the same."""
     config = plain_arguments(arguments)
     if not (resume and (run_dir / CONFIG).is_file()):
         free_directory(run_dir)
         write_config(run_dir, "compare", config)
-        return run_dir
+        return
     before = read_config(run_dir)
     for name in (*config, *before):
         if before.get(name) != config.get(name):
@@ -146,7 +151,14 @@ def _place(run_dir: Path, arguments: Mapping[str, Any], resume: bool) -> Path:
                 f"{run_dir} holds a comparison with {name} {require.show(before.get(name))}, not "
                 f"{require.show(config.get(name))}: go on with the same arguments, or choose another run directory"
             )
-    return run_dir
+
+
+def _discard(where: Path, made: list[Path]) -> None:
+    """Remove a run whose first fit failed before anything was worth keeping."""
+    remove_empty([where / FITS])
+    if not (where / FITS).exists():
+        (where / CONFIG).unlink(missing_ok=True)
+        remove_empty(made)
 
 
 def plain_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:

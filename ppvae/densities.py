@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+import ppvae.kl  # registers divergences  # noqa: F401
 from ppvae import require
 from ppvae.errors import PpvaeError
 from ppvae.sites import GRADS, Draws, Generative, Grad, Site, draw

@@ -87,6 +87,18 @@ def _number(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
+def read_evidence(path: Path) -> xr.Dataset:
+    """The estimates that `write_evidence` wrote.
+
+    Raises:
+        PpvaeError: the file is damaged.
+    """
+    try:
+        return xr.load_dataset(path, engine="h5netcdf")
+    except Exception as error:  # the libraries below have many ways to find a file damaged
+        raise PpvaeError(f"{path} is damaged: {require.show(error)}") from error
+
+
 def write_evidence(path: Path, estimates: xr.Dataset) -> None:
     """The estimates of every datum as netCDF."""
     with replacing(path) as scratch:

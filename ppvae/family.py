@@ -1,20 +1,18 @@
-"""The default family: a mean field over the local sites of a model, in unconstrained space."""
+"""The local sites of a model, and a family over them."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
-import pyro
-import pyro.distributions as dist
 import torch
 from pyro import poutine
 from torch import Tensor
 from torch.distributions import biject_to, constraints
 
 from ppvae.errors import PpvaeError
-from ppvae.local import Local, Phi
+from ppvae.families import FamilyName, LocalSite, make_family
 from ppvae.model import Model, overrides
 from ppvae.randomness import seeded
 from ppvae.sites import sample_sites
@@ -23,48 +21,24 @@ from ppvae.sites import sample_sites
 _PRIOR_DRAWS = 1000
 
 
-@dataclass(frozen=True)
-class _Site:
-    name: str
-    support: constraints.Constraint
-    event_dim: int  # of the site's value
-    raw_event_dim: int  # of the unconstrained value
-
-
-class MeanField:
-    """q(z) = Πₛ T_s # Normal(loc_s, diag scale_s²), T_s the bijection from ℝⁿ onto the support of site s.
-
-    Sites are sampled in the model's own order. The family of Kucukelbir et al. (2017), "Automatic
-    Differentiation Variational Inference", one row a datapoint.
-    """
-
-    def __init__(self, sites: list[_Site]) -> None:
-        self.sites = sites
-
-    def __call__(self, x: Tensor, phi: Phi) -> None:
-        with pyro.plate("data", len(x)):
-            for site in self.sites:
-                normal = dist.Normal(phi[f"{site.name}_loc"], phi[f"{site.name}_scale"])
-                q = normal.to_event(site.raw_event_dim)
-                if site.support is not constraints.real:
-                    q = dist.TransformedDistribution(q, [biject_to(site.support)])
-                    q = q.to_event(site.event_dim - len(q.event_shape))
-                pyro.sample(site.name, q)
-
-
-def prepare(model: Model, x: Tensor) -> Model:
-    """Give the model its default guide and φ where it declares none; returns the same model.
+def prepare(
+    model: Model, x: Tensor, family: FamilyName | None = None, options: Mapping[str, Any] | None = None
+) -> Model:
+    """Give the model its default guide and φ where it declares none, or the family named; returns the same model.
 
     Args:
         x: some data [B, *event]; only its shape, and the prior given it, matters.
+        family: a family of `families` in place of the model's own guide; where None, the model's own, else a mean
+            field.
+        options: of the family.
 
     Raises:
         PpvaeError: half a pair (a guide without phi, or phi without a guide), or a latent for which no mean
             field exists (a count): the way out is to give a guide.
     """
-    if overrides(model, "guide") or model._family is not None:
+    if model._family is not None or (family is None and overrides(model, "guide")):
         return model
-    if model.phi:
+    if family is None and model.phi:
         raise PpvaeError(f"{type(model).__name__} declares phi and no guide: write guide(x, phi), or drop phi")
     batch = x[: min(len(x), 4)]
     with torch.no_grad(), seeded(0, device=x.device):
@@ -74,7 +48,7 @@ def prepare(model: Model, x: Tensor) -> Model:
             for name, site in sample_sites(trace).items()
             if not site["is_observed"] and site["infer"].get("enumerate") != "parallel"
         }
-        sites, phi = [], {}
+        sites: list[tuple[str, constraints.Constraint, int]] = []
         for name, site in latents.items():
             fn = site["fn"]
             if len(fn.batch_shape) != 1:
@@ -93,30 +67,35 @@ def prepare(model: Model, x: Tensor) -> Model:
                     f"the support of latent {name!r} comes with the batch or with another latent, and has no fixed "
                     "bijection: give a guide"
                 )
-            raw = biject_to(support).inv(site["value"])
-            sites.append(_Site(name, support, len(fn.event_shape), raw.dim() - 1))
+            sites.append((name, support, len(fn.event_shape)))
         moments = _prior_moments(model, batch, sites)
-    for site in sites:
-        mean, std = moments[site.name]
-        phi[f"{site.name}_loc"] = Local(mean)
-        phi[f"{site.name}_scale"] = Local(std, dist.constraints.softplus_positive)
-    model._family = MeanField(sites)
-    model.phi = phi
+    found = [LocalSite(*site[:3], *moments[site[0]]) for site in sites]
+    made = make_family(family or "mean-field", found, dict(options or {}))
+    model._family = made
+    model.phi = made.phi
+    net = getattr(made, "net", None)
+    # weights of a guide that is not run any more would never learn
+    model.guide_modules = () if family is not None else model.guide_modules
+    if net is not None:
+        model.family_net = net.to(x.dtype if x.is_floating_point() else torch.get_default_dtype())
+        model.guide_modules = ("family_net",)
     return model
 
 
-def _prior_moments(model: Model, x: Tensor, sites: list[_Site]) -> dict[str, tuple[Tensor, Tensor]]:
+def _prior_moments(
+    model: Model, x: Tensor, sites: list[tuple[str, constraints.Constraint, int]]
+) -> dict[str, tuple[Tensor, Tensor]]:
     """Mean and standard deviation of each site under the prior, in unconstrained space, over the batch."""
     repeats = math.ceil(_PRIOR_DRAWS / len(x))
     drawn = sample_sites(poutine.trace(model).get_trace(x.repeat(repeats, *[1] * (x.dim() - 1))))
     out = {}
-    for site in sites:
-        raw = biject_to(site.support).inv(drawn[site.name]["value"])
+    for name, support, _ in sites:
+        raw = biject_to(support).inv(drawn[name]["value"])
         # a tail too heavy to have moments (Cauchy) must not decide where inference starts
         low, mid, high = (raw.quantile(q, dim=0) for q in (0.16, 0.5, 0.84))
         spread = (high - low) / 2
         clipped = raw.clamp(mid - 4 * spread, mid + 4 * spread)
-        out[site.name] = clipped.mean(0), clipped.std(0).clamp_min(1e-4)
+        out[name] = clipped.mean(0), clipped.std(0).clamp_min(1e-4)
     return out
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -41,23 +41,51 @@ def write_text(path: Path, text: str, *, sync: bool = True) -> None:
         scratch.write_text(text, encoding="utf-8")
 
 
+def as_folder(path: str | os.PathLike[str]) -> Path:
+    """The path, if a directory can be called that; whether one is there is another question.
+
+    Raises:
+        PpvaeError: it is no path, or none that the disk can have.
+    """
+    try:
+        target = Path(path)
+        os.stat(target)
+    except (FileNotFoundError, NotADirectoryError):
+        return Path(path)
+    except (OSError, TypeError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise PpvaeError(f"{require.show(path)} cannot be a run directory: {why}") from error
+    return target
+
+
 def free_directory(path: str | os.PathLike[str]) -> Path:
     """A directory that can be made for this run, or stands there empty; nothing is made yet.
 
     Raises:
         PpvaeError: something stands there, or no directory can be made there.
     """
+    target = as_folder(path)
     try:
-        target = Path(path)
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise PpvaeError(f"{target} exists and is not an empty folder: choose another run directory")
         above = next(folder for folder in (target.absolute(), *target.absolute().parents) if folder.exists())
-    except (OSError, TypeError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise PpvaeError(f"{require.show(path)} cannot be a run directory: {why}") from error
+    except OSError as error:
+        raise PpvaeError(f"{require.show(path)} cannot be a run directory: {error.strerror}") from error
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         raise PpvaeError(f"cannot make the run directory {target}: {above} is no folder that you may write to")
     return target
+
+
+def not_there(directory: Path) -> list[Path]:
+    """The directory and those above it that are not there yet, innermost first."""
+    return [folder for folder in (directory, *directory.parents) if not folder.exists()]
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Those of the directories that hold nothing."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def free_file(path: str | os.PathLike[str], *suffixes: str) -> Path:

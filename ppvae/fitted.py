@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ppvae import require
 from ppvae.errors import PpvaeError
+from ppvae.families import FamilyName
 from ppvae.gradients import Estimator, Gradient
 from ppvae.model import Model
 from ppvae.objectives import KL, ObjectiveName
@@ -23,6 +24,8 @@ from ppvae.strategy import Bound, Strategy
 _STREAM_INFER = 1
 #: draws, at least, of each row of new data while it is optimised: less noise, fewer steps
 INFER_PARTICLES = 4
+#: of weights and of training
+PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 
 
 @dataclass
@@ -34,6 +37,8 @@ class Settings:
 
     inference: str
     inference_options: dict[str, Any]
+    family: FamilyName | None
+    family_options: dict[str, Any]
     objective: ObjectiveName
     gradient: Gradient
     kl: KL

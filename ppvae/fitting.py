@@ -19,9 +19,10 @@ from ppvae.check import check
 from ppvae.checkpoint import CHECKPOINT, Checkpoints
 from ppvae.data import Data, load_data
 from ppvae.errors import PpvaeError
+from ppvae.families import FamilyName
 from ppvae.family import prepare
-from ppvae.files import free_directory
-from ppvae.fitted import Fit, Settings
+from ppvae.files import as_folder, free_directory
+from ppvae.fitted import PRECISIONS, Fit, Settings
 from ppvae.gradients import Estimator, Gradient
 from ppvae.local import Phi
 from ppvae.model import Model, overrides
@@ -41,6 +42,8 @@ def fit(
     objective: ObjectiveName = "elbo",
     *,
     inference_options: Mapping[str, Any] | None = None,
+    family: FamilyName | None = None,
+    family_options: Mapping[str, Any] | None = None,
     gradient: Gradient | None = None,
     kl: KL | None = None,
     beta: float = 1.0,
@@ -75,6 +78,8 @@ def fit(
         objective: what is maximised: "elbo"; "iwae", the importance-weighted bound of num_particles draws; "rws",
             reweighted wake-sleep.
         inference_options: of the strategy, such as {"inner_steps": "converge"} or {"encoder": module}.
+        family: mean-field, full-covariance, low-rank, mixture, iaf or spline, in place of the model's own guide.
+        family_options: of the family, such as {"rank": 2}.
         gradient: how its gradient is estimated: reparam, stl, dreg, score, loo, vimco or wake (`ppvae list` says which
             go together); where None, reparam (wake for rws).
         kl: "analytic" integrates KL terms in closed form where that is exact; "mc" uses the draws; where None,
@@ -94,7 +99,8 @@ def fit(
             best weights are the ones returned.
         eval_every: epochs between evaluations; where None, as many as make 200 steps.
         train_model: False keeps θ as it is: the same model under another inference.
-        accelerator, precision: as Lightning Fabric has them.
+        accelerator: as Lightning Fabric has them: "auto", "cpu", "cuda", …
+        precision: of weights and of training, as Lightning Fabric has them.
         seed: of everything random; the caller's random state is left alone.
         progress: show a progress bar; where None, only on a terminal.
         run_dir: a new directory to keep the run in while it goes on; `ppvae.load` reads it when it is finished.
@@ -139,32 +145,41 @@ def fit(
     warmup = require.count("warmup", warmup, least=0)
     if warmup and objective != "elbo":
         raise PpvaeError(f"warmup raises the weight of the ELBO's KL terms, and {objective} has none: leave it out")
-    estimator.suits(model, num_particles)
+    family_of = require.mapping("family_options", family_options)
+    if family is None and origin is not None:
+        family, family_of = origin.settings.family, family_of or origin.settings.family_options
+    if family is None and family_of:
+        raise PpvaeError("family_options are of a family: name one")
     max_epochs = require.count("max_epochs", max_epochs)
     batch_size = min(require.count("batch_size", batch_size), len(data.train))
     steps_per_epoch = math.ceil(len(data.train) / batch_size)
     if eval_every is None:
         eval_every = min(max_epochs, math.ceil(200 / steps_per_epoch))
     eval_every = require.count("eval_every", eval_every)
-    require.one_of("precision", precision, ("32-true", "64-true", "bf16-mixed"))
+    require.one_of("precision", precision, PRECISIONS)
     checkpoint_seconds = require.positive("checkpoint_seconds", checkpoint_seconds, zero=True)
     if resume and run_dir is None:
         raise PpvaeError("resume needs run_dir: the folder of the run to go on with")
-    run = None if run_dir is None else (_begun(Path(run_dir)) if resume else None) or free_directory(run_dir)
+    run = None if run_dir is None else (_begun(as_folder(run_dir)) if resume else None) or free_directory(run_dir)
     fabric = _fabric(accelerator, precision)
 
     with forked(fabric.device):
         reseed(block_seed(seed), fabric.device)
-        model = copy.deepcopy(model).train()
-        x = start(model, data) if origin is None else _of_model(model, data)
+        model = copy.deepcopy(model).to(data.train.device).train()  # another fit may have left it on an accelerator
+        x = start(model, data) if origin is None and train_model else _of_model(model, data)
         check(model, data.draw(x[:7]))
-        prepare(model, x)
+        if origin is None or (family, family_of) != (origin.settings.family, origin.settings.family_options):
+            model._family = None
+            prepare(model, x, family, family_of)
+        estimator.suits(model, num_particles)
         strategy = strategy_type(model, x, **options).to(x.dtype)
-        if origin is not None:
-            strategy.begin_from(partial(_posterior_of, origin, x), origin.strategy, x)
+        if origin is not None and strategy.layout.entries.keys() == origin.strategy.layout.entries.keys():
+            strategy.begin_from(partial(_posterior_of, origin, x, _trained_on(origin, data)), origin.strategy, x)
         settings = Settings(
             inference=inference,
             inference_options=options,
+            family=family,
+            family_options=family_of,
             objective=objective,
             gradient=estimator.gradient or "reparam",
             kl=estimator.kl or "mc",
@@ -195,17 +210,23 @@ def fit(
         if run is None:
             return Training(result, data, fabric, progress, None).run()
         checkpoints = Checkpoints(run, checkpoint_seconds)
-        training = Training(result, data, fabric, progress, checkpoints)
-        if (run / CONFIG).is_file():
+        begun = (run / CONFIG).is_file()
+        if begun:
             _same_run(run, result)
             if is_finished(run):
                 return load(run, model=model, encoder=options.get("encoder"))
+        training = Training(result, data, fabric, progress, checkpoints)
+        if begun:
             checkpoints.restore(training)
         else:
             config = recipe(result)  # what cannot be saved is refused now rather than after the training
             checkpoints.write(training)
             write_config(run, "fit", config)  # last: a folder without it is no run yet
-        training.run()
+        try:
+            training.run()
+        except Exception:
+            checkpoints.discard()
+            raise
         write_outcome(run, result)
         checkpoints.remove()
         result.directory = os.path.abspath(run)
@@ -218,10 +239,18 @@ def _of_model(model: Model, data: Data) -> Tensor:
     return data.train.to(dtype)
 
 
-def _posterior_of(origin: Fit, x: Tensor, at: Tensor) -> Phi:
-    """φ of the training data `at` under a fit: its own rows, where it was trained on as many, else inferred."""
-    kept = origin.strategy.refuses_dynamic and origin.settings.num_data == len(x)
-    return origin.posterior(x[at], at if kept else None).phi
+def _posterior_of(origin: Fit, x: Tensor, trained: bool, at: Tensor) -> Phi:
+    """φ of the training data `at` under a fit: its own rows, where it was trained on them, else inferred."""
+    return origin.posterior(x[at], at if trained and origin.strategy.refuses_dynamic else None).phi
+
+
+def _trained_on(origin: Fit, data: Data) -> bool:
+    """Whether a fit was trained on the data, as far as their names tell."""
+    was = origin.settings
+    one, other = (
+        {key: value for key, value in (s or {}).items() if value is not None} for s in (was.source, data.source)
+    )
+    return (was.data, was.treatment, was.num_data, one) == (data.name, data.treatment, len(data.train), other)
 
 
 def _begun(run: Path) -> Path | None:

@@ -60,6 +60,18 @@ _GRAD: dict[Gradient, Grad] = {
 }  # fmt: skip
 
 
+def table() -> str:
+    """Which gradient estimator goes with which objective, in Markdown: ✓ unbiased, b biased, – refused."""
+    objectives = [f"`{name}`" for name in OBJECTIVES]
+    lines = [f"| gradient | {' | '.join(objectives)} | what it is |", "|---" * (len(OBJECTIVES) + 2) + "|"]
+    for gradient in GRADIENTS:
+        cells = [
+            "✓" if gradient in UNBIASED[name] else "b" if gradient in TOGETHER[name] else "–" for name in OBJECTIVES
+        ]
+        lines.append(f"| `{gradient}` | {' | '.join(cells)} | {MEANING[gradient]} |")
+    return "\n".join(lines)
+
+
 @dataclass(frozen=True)
 class Estimator:
     """An objective and the estimator of its gradient.

@@ -89,7 +89,9 @@ def plan(
         if key not in loaded:
             loaded[key] = load_data(source, treatment=treatment, root=root, num_train=num_train, labels=labels)
         options = fill(kind, loaded[key], {**require.mapping("model_options", model_options), **own_options})
-        allowed = _allowed(name, kind, options, loaded[key], strategies, own, explicit=inference is not None)
+        allowed = _allowed(
+            name, kind, options, loaded[key], strategies, own, fit_options, explicit=inference is not None
+        )
         for strategy in allowed:
             settings = {**preset, **fit_options, "inference_options": own.get(strategy, {})}
             if "lr" not in option_names(strategy_class(strategy)):
@@ -175,6 +177,7 @@ def _allowed(
     data: Data,
     strategies: list[str],
     own: Mapping[str, Mapping[str, Any]],
+    fit_options: Mapping[str, Any],
     *,
     explicit: bool,
 ) -> list[str]:
@@ -183,7 +186,7 @@ def _allowed(
         model = build(name, kind, options)
         x = start(model, data)
     _refuse_unsound(name, model, data, x)
-    prepare(model, x)
+    prepare(model, x, fit_options.get("family"), fit_options.get("family_options"))
     refusals = {s: why for s in strategies if (why := _refusal(s, model, data, x, own.get(s, {})))}
     for strategy, why in refusals.items():
         if explicit or strategy in own or len(refusals) == len(strategies):

@@ -25,7 +25,7 @@ class Posterior:
         self.converged = converged
 
     def __call__(self, x: Tensor) -> None:
-        self.model.guide(x, self.phi)
+        (self.model._family or self.model.guide)(x, self.phi)
 
     def __len__(self) -> int:
         return len(next(iter(self.phi.values()), ()))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ppvae.fitted import Fit
 from ppvae.model import Model
+from ppvae.posterior import Posterior
 from ppvae.strategy import Batch, Bound, Strategy
 
 _serial = count()
@@ -45,7 +46,7 @@ class PyroGuide(nn.Module):
         else:
             index = torch.arange(len(x), device=x.device)
             phi = self.strategy(Batch(x, index), Bound(model, x, fit.estimator(), fit.settings.num_particles))
-        model.guide(x, phi)
+        Posterior(model, phi)(x)
 
 
 def as_pyro(fit: Fit) -> tuple[PyroModel, PyroGuide]:

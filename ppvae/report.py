@@ -19,10 +19,10 @@ from ppvae import plots
 from ppvae.compare import EVIDENCE, FITS, RESULTS
 from ppvae.data import Data, load_data
 from ppvae.errors import PpvaeError
-from ppvae.evaluation import observations
+from ppvae.evaluation import observations, read_evidence
 from ppvae.files import replacing, write_text
 from ppvae.fitted import Fit
-from ppvae.results import Row, read_results
+from ppvae.results import Row, one_row, read_results
 from ppvae.sampling import reconstruct, sample
 from ppvae.saving import CONFIG, OUTCOME, data_arguments, load, read_config, read_metrics
 from ppvae.table import Line, lines, log_marginal
@@ -45,7 +45,7 @@ class _Page:
     def draw(
         self, name: str, caption: str, paint: Callable[[Axes], object], size: tuple[float, float] = (7, 4.2)
     ) -> None:
-        """One picture, kept in figures/ too."""
+        """One picture."""
         figure = Figure(figsize=size, layout="constrained")
         paint(figure.subplots())
         self.keep(name, caption, figure)
@@ -53,8 +53,6 @@ class _Page:
     def keep(self, name: str, caption: str, figure: Figure) -> None:
         buffer = BytesIO()
         figure.savefig(buffer, dpi=130, format="png")
-        with replacing(self.run / FIGURES / f"{name}.png", sync=False) as scratch:
-            scratch.write_bytes(buffer.getvalue())
         self.pictures.append((name, caption, buffer.getvalue()))
 
 
@@ -69,7 +67,9 @@ def write_report(run: Path) -> Path:
     single = "name" in config
     places = [run] if single else sorted(path for path in _folders(run / FITS) if (path / RESULTS).is_file())
     if not rows and not (single and (run / OUTCOME).is_file()):
-        raise PpvaeError(f"{run} has no results yet: " + ("fit" if single else "compare") + f" --resume {run} goes on")
+        raise PpvaeError(
+            f"{run} has no results yet: ppvae " + ("fit" if single else "compare") + f" --resume {run} goes on"
+        )
     page = _Page(run)
     if rows:
         page.keep("bounds", "ELBO (open) and log p (filled); a pair of dots is one seed.", plots.comparison(rows))
@@ -80,7 +80,11 @@ def write_report(run: Path) -> Path:
     _fits(page, places, rows)
     command = "fit" if single else "compare"
     title = f"{config['name']} · {config['inference']}" if single else "Comparison"
-    write_text(run / REPORT, _html(page, title, config, rows, f"ppvae {command} --config {run / CONFIG}"))
+    text = _html(page, title, config, rows, f"ppvae {command} --config {run / CONFIG}")
+    for name, _, picture in page.pictures:  # now that nothing can be refused any more
+        with replacing(run / FIGURES / f"{name}.png", sync=False) as scratch:
+            scratch.write_bytes(picture)
+    write_text(run / REPORT, text)
     return run / REPORT
 
 
@@ -106,7 +110,7 @@ def _curves(page: _Page, places: Sequence[Path]) -> None:
 def _label(place: Path, config: dict[str, Any]) -> str:
     """What results call the model."""
     if (place / RESULTS).is_file():
-        return Path(read_results(place / RESULTS)[0].model).name
+        return Path(one_row(place / RESULTS).model).name
     return Path(str(config["name"])).name
 
 
@@ -117,7 +121,7 @@ def _evidence(page: _Page, places: Sequence[Path]) -> None:
         if not (place / EVIDENCE).is_file():
             continue
         config = read_config(place)
-        estimates = xr.load_dataset(place / EVIDENCE, engine="h5netcdf")
+        estimates = read_evidence(place / EVIDENCE)
         group = first.setdefault(_label(place, config), {})
         if config["inference"] not in group or config["seed"] < group[config["inference"]][0]:
             group[config["inference"]] = (config["seed"], estimates)
@@ -148,7 +152,7 @@ def _fits(page: _Page, places: Sequence[Path], rows: Sequence[Row]) -> None:
     best: dict[tuple[str, str], tuple[float, Path]] = {}
     for place in places:
         config = read_config(place)
-        found = read_results(place / RESULTS)[0].log_marginal if (place / RESULTS).is_file() else None
+        found = one_row(place / RESULTS).log_marginal if (place / RESULTS).is_file() else None
         value = -math.inf if found is None else found
         key = (_label(place, config), str(config["data"]))
         if key not in best or value > best[key][0]:

@@ -38,7 +38,7 @@ def one_of(name: str, value: Any, known: Iterable[str], more: str = "") -> str:
         return value
     guess = difflib.get_close_matches(value.lower(), known, 1) if isinstance(value, str) else []
     hint = f"did you mean {guess[0]!r}? " if guess else ""
-    raise PpvaeError(f"unknown {name} {show(value)}: {hint}known: {', '.join(known) or 'none'}{more}")
+    raise PpvaeError(f"unknown {name} {show(value)}: {hint}known: {shorten(', '.join(known)) or 'none'}{more}")
 
 
 def mapping(name: str, value: Any) -> dict[str, Any]:

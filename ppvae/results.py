@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ppvae import require
 from ppvae.errors import PpvaeError
 from ppvae.files import write_text
 from ppvae.saving import versions
@@ -68,7 +69,37 @@ def read_results(path: str | os.PathLike) -> list[Row]:
         if document["schema"] != SCHEMA:
             raise PpvaeError(f"{path} has schema {document['schema']!r}, this version reads {SCHEMA}")
         return [Row(**row) for row in document["rows"]]
+    except PpvaeError:
+        raise
     except OSError as error:
         raise PpvaeError(f"cannot read {path}: {error.strerror}") from error
-    except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise PpvaeError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+
+
+def has_rows(path: Path, rows: Sequence[Row]) -> bool:
+    """Whether the file begins with these rows."""
+    try:
+        return path.is_file() and read_results(path)[: len(rows)] == rows
+    except PpvaeError:
+        return False
+
+
+def read_seconds(path: Path) -> float:
+    """How long the comparison has taken so far; 0 where nobody says."""
+    try:
+        return require.positive("seconds", json.loads(path.read_text(encoding="utf-8"))["seconds"], zero=True)
+    except (OSError, LookupError, TypeError, ValueError):
+        return 0.0
+
+
+def one_row(path: Path) -> Row:
+    """The row of a results.json that has just one.
+
+    Raises:
+        PpvaeError: as `read_results`, and where there are none or several.
+    """
+    rows = read_results(path)
+    if len(rows) != 1:
+        raise PpvaeError(f"{path} is damaged: it has {len(rows)} rows, not the one of its fit")
+    return rows[0]

@@ -46,7 +46,7 @@ def describe(path: Path) -> Run:
         what = _fit(config) if "name" in config else _comparison(config)
         state = _fit_state(path) if "name" in config else _comparison_state(path, rows)
         return Run(path, what, state, _best(rows))
-    except (PpvaeError, OSError, ValueError, TypeError, KeyError) as error:
+    except (PpvaeError, OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         return Run(path, "?", f"damaged: {' '.join(str(error).split())[:80]}", "")
 
 

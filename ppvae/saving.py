@@ -23,10 +23,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from ppvae import require
 from ppvae.errors import PpvaeError
 from ppvae.family import prepare
-from ppvae.files import free_directory, replacing, write_text
-from ppvae.fitted import Fit, Settings
+from ppvae.files import as_folder, free_directory, replacing, write_text
+from ppvae.fitted import PRECISIONS, Fit, Settings
 from ppvae.model import Model
 from ppvae.randomness import forked
 from ppvae.registry import check_options, create, reference, strategy_class
@@ -35,8 +36,14 @@ CONFIG, METRICS, WEIGHTS, OUTCOME = "config.yaml", "metrics.csv", "weights.safet
 SCHEMA = 2
 #: settings that are no options of a run but come with its data
 _OF_DATA = ("data", "treatment", "source", "num_data", "event_shape")
+#: of the history; steps and epochs are whole
+_COLUMNS = ["step", "epoch", "seconds", "train_bound", "valid_bound"]
+_WHOLE: dict[str, type] = {"step": int, "epoch": int}
 #: what `load_data` calls an argument → what a configuration calls it
 _NAMES = {"name": "data", "seed": "data_seed"}
+#: what else a configuration may hold
+_OF_RECIPE = ("name", "data", "data_seed", "treatment", "root", "num_train", "labels", "model", "own_encoder")
+_OF_OUTCOME = ("schema", "data", "treatment", "num_data", "event_shape", "stopped", "seconds")
 
 
 def save(fit: Fit, directory: str | os.PathLike[str]) -> None:
@@ -60,7 +67,7 @@ def save(fit: Fit, directory: str | os.PathLike[str]) -> None:
             else:
                 whole.rename(target)
     except OSError as error:
-        raise PpvaeError(f"cannot save to {target}, {error.strerror}: choose another folder") from error
+        raise PpvaeError(f"cannot save to {target}, {error.strerror or error}: choose another folder") from error
 
 
 def recipe(fit: Fit) -> dict[str, Any]:
@@ -100,13 +107,13 @@ def read_config(directory: Path) -> dict[str, Any]:
     Raises:
         PpvaeError: there is none, or it is no mapping in YAML.
     """
-    path = directory / CONFIG
+    path = as_folder(directory) / CONFIG
     if not path.is_file():
         raise PpvaeError(f"{directory} is not a run: it has no {CONFIG}")
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
         config.pop("versions")
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (yaml.YAMLError, OSError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise PpvaeError(f"{directory} is damaged: {CONFIG}: {type(error).__name__}: {_line(error)}") from error
     return config
 
@@ -122,19 +129,28 @@ def versions() -> dict[str, str]:
 def write_metrics(directory: Path, history: list[dict[str, float]]) -> None:
     """metrics.csv: a line an evaluation."""
     text = StringIO()
-    writer = csv.DictWriter(text, ["step", "epoch", "seconds", "train_bound", "valid_bound"], lineterminator="\n")
+    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)
     write_text(directory / METRICS, text.getvalue(), sync=False)
 
 
 def read_metrics(directory: Path) -> list[dict[str, float]]:
-    """The history in metrics.csv, to the last bit."""
-    with (directory / METRICS).open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return [
-        {name: int(value) if name in ("step", "epoch") else float(value) for name, value in row.items()} for row in rows
-    ]
+    """The history in metrics.csv, to the last bit.
+
+    Raises:
+        PpvaeError: it is missing, cut inside a line, or no table of these columns.
+    """
+    try:
+        text = (directory / METRICS).read_text(encoding="utf-8")
+        head, *rows = csv.reader(StringIO(text), strict=True)
+        if head != _COLUMNS or not text.endswith("\n"):
+            raise ValueError(f"no whole table of {', '.join(_COLUMNS)}")
+        return [
+            {name: _WHOLE.get(name, float)(value) for name, value in zip(_COLUMNS, row, strict=True)} for row in rows
+        ]
+    except (OSError, ValueError, csv.Error) as error:
+        raise PpvaeError(f"{directory} is damaged: {METRICS}: {_line(error)}") from error
 
 
 def write_outcome(directory: Path, fit: Fit) -> None:
@@ -173,7 +189,7 @@ def load(directory: str | os.PathLike[str], *, model: Model | None = None, encod
     Raises:
         PpvaeError: the directory is no saved fit, is not finished, is damaged, or needs `model` or `encoder`.
     """
-    source = Path(directory)
+    source = as_folder(directory)
     if (source / CONFIG).is_file() and (source / "checkpoint.pt").is_file() and not is_finished(source):
         raise PpvaeError(f"{source} is not finished: ppvae fit --resume {source} goes on with it")
     for name in (CONFIG, OUTCOME, WEIGHTS, METRICS):
@@ -183,10 +199,12 @@ def load(directory: str | os.PathLike[str], *, model: Model | None = None, encod
         raise PpvaeError(f"model must be a ppvae.Model, got {type(model).__name__}")
     try:
         return _read(source, model, encoder)
-    except PpvaeError:
-        raise
+    except PpvaeError as error:
+        if str(source) in str(error):
+            raise
+        raise PpvaeError(f"{source}: {error}") from error
     except (yaml.YAMLError, SafetensorError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError,
-            RuntimeError) as error:  # fmt: skip
+            RuntimeError, OSError) as error:  # fmt: skip
         raise PpvaeError(f"{source} is damaged: {type(error).__name__}: {_line(error)}") from error
 
 
@@ -206,6 +224,7 @@ def _read(source: Path, model: Model | None, encoder: nn.Module | None) -> Fit:
     of_run = {field.name: config[field.name] for field in fields(Settings) if field.name not in _OF_DATA}
     origin = data_arguments(config) if config["data"] is not None else None
     settings = Settings(**of_run, **of_data, source=origin)
+    _refuse_odd(config, outcome)
     options = dict(settings.inference_options) | ({} if encoder is None else {"encoder": encoder})
     strategy_type = strategy_class(settings.inference)
     check_options(settings.inference, strategy_type, options, skip=("self", "model", "x"))
@@ -213,7 +232,7 @@ def _read(source: Path, model: Model | None, encoder: nn.Module | None) -> Fit:
     with forked(torch.device("cpu")):  # every number is read from the file, none of the fresh ones stays
         model = create(name, **model_options) if model is None else model
         x = torch.zeros(()).expand(settings.num_data, *settings.event_shape)
-        prepare(model, x)
+        prepare(model, x, settings.family, settings.family_options)
         strategy = strategy_type(model, x, **options)
     settings.inference_options = options
     modules = nn.ModuleDict({"model": model, "strategy": strategy})
@@ -225,7 +244,31 @@ def _read(source: Path, model: Model | None, encoder: nn.Module | None) -> Fit:
         raise PpvaeError(f"{source} does not fit the model: {_line(error)}") from error
     modules.eval()
     history = read_metrics(source)
-    return Fit(model, strategy, settings, history, outcome["stopped"], outcome["seconds"], os.path.abspath(source))
+    fitted = Fit(model, strategy, settings, history, outcome["stopped"], outcome["seconds"], os.path.abspath(source))
+    fitted.estimator()  # refuses one that there is not
+    return fitted
+
+
+def check_entries(config: dict[str, Any]) -> None:
+    """Refuse an entry that no fit has in its configuration."""
+    of_run = [field.name for field in fields(Settings) if field.name not in _OF_DATA]
+    for entry in config:
+        require.one_of(f"entry of {CONFIG}", entry, (*_OF_RECIPE, *of_run))
+
+
+def _refuse_odd(config: dict[str, Any], outcome: dict[str, Any]) -> None:
+    """Entries that no run has, and values that would not be missed before they are used."""
+    check_entries(config)
+    for entry in outcome:
+        require.one_of(f"entry of {OUTCOME}", entry, _OF_OUTCOME)
+    require.count("num_particles", config["num_particles"])
+    require.count("seed", config["seed"], least=0)
+    require.one_of("precision", config["precision"], PRECISIONS)
+    require.one_of("reason in stopped", outcome["stopped"], ("epochs", "steps", "seconds", "patience"))
+    require.positive("seconds", outcome["seconds"], zero=True)
+    for name, value in (("data", outcome["data"]), ("treatment", outcome["treatment"]), ("data", config["data"] or "")):
+        if not isinstance(value, str):
+            raise PpvaeError(f"{name} must be a word, got {require.show(value)}")
 
 
 def _line(error: Exception) -> str:

@@ -311,7 +311,9 @@ def _broken(named: Iterable[tuple[str, Tensor]]) -> list[str]:
 def _setup(fabric: Fabric, step: _Step, groups: list[dict[str, Any]]) -> tuple[Any, Any]:
     if not groups:
         if not step.strategy.refuses_dynamic:
-            raise PpvaeError(f"{type(step.model).__name__} has no parameter to train")
+            kept = next(step.model.parameters(), None) is not None
+            why = ": train_model=False keeps θ, and this inference has none of its own" if kept else ""
+            raise PpvaeError(f"{type(step.model).__name__} has no parameter to train{why}")
         # rows step by themselves: the optimiser has nothing to do
         groups = [{"params": [nn.Parameter(torch.zeros(()))], "lr": 1.0}]
     return fabric.setup(step, torch.optim.Adam(groups, fused=True))

@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,16 @@ def _same(a: Any, b: Any) -> bool:
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
         return a.dtype == b.dtype and torch.equal(a, b)
     return type(a) is type(b) and a == b
+
+
+@pytest.fixture(scope="session")
+def bad_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of bad input; no test may change it."""
+    from bad_places import furnish
+
+    place = tmp_path_factory.mktemp("place")
+    furnish(place)
+    return place
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import pytest
 import torch
@@ -19,8 +19,10 @@ from conftest import Untouched
 
 import ppvae
 from ppvae import cli
-from ppvae.compare import read_results
+from ppvae.fitting import fit
+from ppvae.planning import option_names_of_fit
 from ppvae.randomness import block_seed
+from ppvae.results import Row, read_results
 
 USER_FILE = '''"""Files of a user may say what they like here."""
 
@@ -57,6 +59,9 @@ class Story(ppvae.Model):
 
     model = Mine.model
 '''
+#: what a fit keeps, and a comparison
+KEPT = {"config.yaml", "metrics.csv", "weights.safetensors", "fit.yaml"}
+COMPARED = {"config.yaml", "results.json", "fits", "figures", "report.html"}
 QUICK = "--data iris --max_epochs 2"
 
 
@@ -95,7 +100,7 @@ def weights(folder: str) -> dict[str, torch.Tensor]:
     return {**fit.model.state_dict(), **{f"strategy.{k}": v for k, v in fit.strategy.state_dict().items()}}
 
 
-def timeless(row: ppvae.Row) -> dict[str, Any]:
+def timeless(row: Row) -> dict[str, Any]:
     return {k: v for k, v in vars(row).items() if k not in ("train_seconds", "infer_seconds_per_1000")}
 
 
@@ -209,7 +214,7 @@ def test_evaluate_writes_the_estimates_of_every_datum(run: Run) -> None:
     assert "estimates of every datum: each.nc" in run("evaluate mine --num_samples 30 --out each.nc")
     direct = ppvae.log_marginal(ppvae.load("mine"), ppvae.load_data("iris").test, num_samples=30)
     with xr.open_dataset("each.nc", engine="h5netcdf") as found:
-        assert found.sizes == {"datum": 22}
+        assert found.sizes["datum"] == 22
         assert found.attrs["num_samples"] == 30
         for name in ("log_marginal", "log_marginal_se", "elbo", "ess", "khat", "ok", "method"):
             assert found[name].dims == ("datum",)
@@ -314,13 +319,38 @@ def test_help_explains_every_option(command: str, capsys: pytest.CaptureFixture[
     assert not done.value.code
     shown = " ".join(capsys.readouterr().out.split())
     function = cli.COMMANDS[command]
-    parameters = inspect.signature(function).parameters
-    assert list(documented(function)) == list(parameters)
-    for name, text in documented(function).items():
-        assert " ".join(text.split()).rstrip(".")[:40] in shown.replace("- ", "-")
-        required = parameters[name].default is inspect.Parameter.empty
-        assert (f" {name} " if required else f" --{name} ") in shown
+    parameters = [name for name in inspect.signature(function).parameters if name != "options"]
+    assert list(documented(function)) == parameters
+    explained = {f"--{name} ": text for name, text in documented(function).items()}
+    if command in ("fit", "compare"):  # they have the options of training too
+        prefix = "" if command == "fit" else "fit."
+        del explained["--resume "]
+        explained.pop("--fit ", None)
+        known = {name: text for name, text in documented(fit).items() if name != "inference_options"}
+        offered = re.findall(rf"--{re.escape(prefix)}(\w+) ", shown.partition("options:")[2])
+        assert {"max_epochs", "lr_phi", "precision"} <= set(offered)
+        explained |= {f"--{prefix}{name} ": known[name] for name in offered if name in known.keys() - set(parameters)}
+    for option, text in explained.items():
+        assert option in shown
+        assert squeezed(text).rstrip(".")[:40] in squeezed(shown)
     assert (inspect.getdoc(function) or "").partition("\n")[0] in shown
+    subject = cli._SUBJECT.get(command)
+    assert subject is None or re.search(rf"usage: ppvae {command} \[?{subject.upper()}\]? \[options\]", shown)
+
+
+def squeezed(text: str) -> str:
+    """Without spaces, whichever way lines are broken."""
+    return re.sub(r"\s", "", text)
+
+
+def test_help_of_a_model_explains_its_options(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("fit", "compare"):
+        with pytest.raises(SystemExit) as done:
+            cli.main([command, "vae", "--help"])
+        assert not done.value.code
+        shown = " ".join(capsys.readouterr().out.split())
+        assert "options of vae:" in shown
+        assert "--model.latent_dim LATENT_DIM size of z. (type: int, default: 20)" in shown
 
 
 def test_help_of_the_whole_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
@@ -331,15 +361,24 @@ def test_help_of_the_whole_lists_the_commands(capsys: pytest.CaptureFixture[str]
     assert all(command in shown for command in ("list", "show", "fit", "evaluate", "compare", "--debug"))
 
 
+def options_of(command: str) -> Any:
+    """The parser of a command alone."""
+    top: Any = cli.parser(command)
+    return top._subcommands_action._name_parser_map[command]
+
+
 def test_fit_has_the_arguments_and_defaults_of_python() -> None:
-    ours, theirs = (inspect.signature(f).parameters for f in (cli.COMMANDS["fit"], ppvae.fit))
-    # one objective exists; a progress bar shows on terminals; a model comes by name
-    missing = theirs.keys() - ours.keys() - {"objective", "progress"}
+    ours, theirs = options_of("fit").get_defaults().as_dict(), inspect.signature(fit).parameters
+    # a progress bar shows on terminals; a model comes by name
+    missing = theirs.keys() - ours.keys() - {"progress"}
     assert not missing
-    for name in (theirs.keys() & ours.keys()) - {"model", "data"}:
-        assert ours[name].default == theirs[name].default
-        if name != "inference_options":
-            assert get_type_hints(cli.COMMANDS["fit"])[name] == get_type_hints(ppvae.fit)[name]
+    # data and model are named, a resumed run is named too, and those that need no name may be left out
+    for name in (theirs.keys() & ours.keys()) - {"model", "data", "resume"}:
+        assert ours[name] == theirs[name].default
+    kinds = cli._kinds(fit)
+    known = options_of("fit").kinds
+    for name in (theirs.keys() & ours.keys()) - {"model", "data", "resume", "run_dir", "inference_options"}:
+        assert known[name] == kinds[name]
 
 
 def test_evaluate_has_the_arguments_and_defaults_of_python() -> None:
@@ -350,11 +389,15 @@ def test_evaluate_has_the_arguments_and_defaults_of_python() -> None:
 
 
 def test_compare_has_the_arguments_and_defaults_of_python() -> None:
-    ours, theirs = (inspect.signature(f).parameters for f in (cli.COMMANDS["compare"], ppvae.compare))
+    ours, theirs = options_of("compare").get_defaults().as_dict(), inspect.signature(ppvae.compare).parameters
     renamed = {"model_options": "model", "fit_options": "fit"}
     assert not {renamed.get(name, name) for name in theirs} - ours.keys() - {"progress"}
-    for name in (theirs.keys() & ours.keys()) - {"seeds"}:
-        assert ours[name].default == theirs[name].default
+    for name in (theirs.keys() & ours.keys()) - {"seeds", "resume"}:
+        assert ours[name] == theirs[name].default
+    training = inspect.signature(fit).parameters
+    assert ours["fit"].keys() == set(option_names_of_fit())
+    for name, value in ours["fit"].items():
+        assert value == training[name].default
 
 
 # Where results go
@@ -376,7 +419,7 @@ def test_comparisons_without_a_place_get_folders_of_their_own(here: Path, run: R
     assert len(folders) == 2
     for folder in folders:
         assert re.fullmatch(r"compare-\d{8}-\d{6}(-\d+)?", folder.name)
-        assert {path.name for path in folder.iterdir()} == {"results.json", "bounds.png"}
+        assert {path.name for path in folder.iterdir()} == COMPARED
         assert any(f"runs/{folder.name}/results.json" in text for text in said)
 
 
@@ -385,14 +428,14 @@ def test_a_run_fills_an_empty_folder_and_makes_missing_ones(here: Path, run: Run
     run(f"fit ppca {QUICK} --run-dir empty")
     run(f"fit ppca {QUICK} --run-dir deep/er/still")
     assert weights("empty").keys() == weights("deep/er/still").keys()
-    assert {path.name for path in (here / "empty").iterdir()} == {"config.yaml", "weights.safetensors"}
+    assert {path.name for path in (here / "empty").iterdir()} == KEPT
 
 
 def test_a_run_fills_the_empty_folder_one_stands_in(here: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     (here / "empty").mkdir()
     monkeypatch.chdir(here / "empty")
     run(f"fit ppca {QUICK} --run-dir .")
-    assert {path.name for path in (here / "empty").iterdir()} == {"config.yaml", "weights.safetensors"}
+    assert {path.name for path in (here / "empty").iterdir()} == KEPT
 
 
 # compare
@@ -409,7 +452,14 @@ def test_compare_prints_a_table_and_writes_its_files(here: Path, run: Run) -> No
     assert "nan" not in out.lower()
     rows = read_results("mine/results.json")
     assert [(row.model, row.seed) for row in rows] == [("vae", 0), ("vae", 1), ("my.py:Mine", 0), ("my.py:Mine", 1)]
-    assert (here / "mine" / "bounds.png").read_bytes().startswith(b"\x89PNG")
+    assert {path.name for path in (here / "mine").iterdir()} == COMPARED
+    assert (here / "mine" / "figures" / "bounds.png").read_bytes().startswith(b"\x89PNG")
+    assert {path.name for path in (here / "mine" / "fits").iterdir()} == {
+        *(f"vae-amortized-{seed}" for seed in (0, 1)),
+        *(f"my-Mine-amortized-{seed}" for seed in (0, 1)),
+    }
+    assert "<html" in (here / "mine" / "report.html").read_text()
+    assert "mine/report.html" in out
 
 
 def test_compare_takes_one_name_or_several(run: Run) -> None:
@@ -424,6 +474,7 @@ def test_compare_takes_one_name_or_several(run: Run) -> None:
 def test_compare_hands_options_on(run: Run) -> None:
     run(
         "compare --models vae --data digits --treatment threshold --num_train 200 --num_test 20 --num_samples 30 "
+        "--inference '[amortized, per-datapoint]' "
         "--seeds 0 --model.latent_dim 3 --model.hidden '[8]' --fit.max_epochs 2 --fit.lr_phi 0.1 --run-dir mine "
         "--inference_options '{per-datapoint: {inner_steps: 2, max_steps: 5}}'"
     )
@@ -473,13 +524,33 @@ def test_the_same_fit_twice(run: Run) -> None:
 
 def test_the_same_evaluation_twice(run: Run) -> None:
     run(f"fit ppca {QUICK} --run-dir mine")
-    one, two, other = (run(f"evaluate mine --num_samples 30 --seed {seed}") for seed in (0, 0, 1))
+    said = [run(f"evaluate mine --num_samples 30 --seed {seed} --overwrite") for seed in (0, 0, 1)]
+    one, two, other = (text.partition("mine/results.json")[0] for text in said)
     assert one == two != other
+
+
+def test_evaluate_keeps_its_results_in_the_run(here: Path, run: Run) -> None:
+    """Once; then they are left alone unless --overwrite says otherwise, and --out writes elsewhere."""
+    run(f"fit ppca {QUICK} --run-dir mine")
+    assert "mine/results.json  mine/evidence.nc" in run("evaluate mine --num_samples 30")
+    assert {path.name for path in (here / "mine").iterdir()} == {*KEPT, "results.json", "evidence.nc"}
+    names = ("results.json", "evidence.nc")
+    first = [(here / "mine" / name).read_bytes() for name in names]
+    assert "was left alone" in run("evaluate mine --num_samples 40")
+    run("evaluate mine --num_samples 40 --out each.nc")
+    assert [(here / "mine" / name).read_bytes() for name in names] == first
+    run("evaluate mine --num_samples 40 --overwrite")
+    (row,) = read_results("mine/results.json")
+    assert row.num_samples == 40
+    with xr.open_dataset("mine/evidence.nc", engine="h5netcdf") as found:
+        assert found.attrs["num_samples"] == 40
 
 
 def test_the_same_comparison_twice(run: Run) -> None:
     quick = "compare --models '[ppca, gmm]' --data iris --seeds 0 --fit.max_epochs 2 --num_samples 30"
-    options = "--inference_options '{per-datapoint: {max_steps: 5}}'"
+    options = (
+        "--inference '[amortized, exact, per-datapoint]' --inference_options '{per-datapoint: {max_steps: 5}}'"
+    )
     for place in ("one", "two"):
         run(f"{quick} {options} --run-dir {place}")
     one, two = (read_results(f"{place}/results.json") for place in ("one", "two"))

@@ -23,14 +23,19 @@ from rich.console import Console
 
 import ppvae
 from ppvae import plots, table
-from ppvae.compare import Job, Row, evaluate, plan, read_results, write_results
 from ppvae.data import Data
+from ppvae.evaluation import evaluate
+from ppvae.planning import Job, plan
+from ppvae.results import Row, read_results, write_results
+from ppvae.saving import versions
 
 DOCUMENTED = """model, inference, seed, data, treatment, split, num_data, elbo, elbo_mc_se, iwae_bound, log_marginal,
 log_marginal_mc_se, log_marginal_data_se, log_marginal_method, num_samples, ess_median, ess_min,
 khat_bad_fraction, approximation_gap, amortization_gap, train_seconds, infer_seconds_per_1000, num_parameters"""
 FIELDS = re.findall(r"\w+", DOCUMENTED)
 TIMES = ("train_seconds", "infer_seconds_per_1000")
+#: what a comparison keeps of a fit
+KEPT = {"config.yaml", "metrics.csv", "weights.safetensors", "fit.yaml", "results.json", "evidence.nc"}
 #: rows of their own need not converge here
 HURRIED = {"per-datapoint": {"max_steps": 5}}
 STRATEGIES = ("amortized", "exact", "per-datapoint")
@@ -93,7 +98,7 @@ def a_row(**changes: Any) -> Row:
 def planned(*given: Any, **changes: Any) -> list[Job]:
     arguments: dict[str, Any] = dict.fromkeys(("models", "inference", "data"))
     arguments |= dict(zip(arguments, given, strict=False)) | {"seeds": (0, 1, 2)}
-    options = ("treatment", "root", "num_train", "model_options", "inference_options")
+    options = ("treatment", "root", "num_train", "labels", "model_options", "inference_options")
     return plan(**{**arguments, **dict.fromkeys(options), "fit_options": {}, **changes})
 
 
@@ -381,11 +386,18 @@ def test_results_are_versioned_and_complete(tmp_path: Path) -> None:
     found = compare("gmm", ["exact", "amortized"], seeds=[0, 1], run_dir=tmp_path / "mine")
     assert found.run_dir is not None
     assert found.run_dir == tmp_path / "mine"
-    assert [path.name for path in found.run_dir.iterdir()] == ["results.json"]
+    assert sorted(path.name for path in found.run_dir.iterdir()) == ["config.yaml", "fits", "results.json"]
+    places = sorted(path.name for path in (found.run_dir / "fits").iterdir())
+    assert places == ["gmm-amortized-0", "gmm-amortized-1", "gmm-exact-0", "gmm-exact-1"]
+    for row, place in zip(found.rows, [places[2], places[3], places[0], places[1]], strict=True):
+        assert {path.name for path in (found.run_dir / "fits" / place).iterdir()} == KEPT
+        assert read_results(found.run_dir / "fits" / place / "results.json") == [row]
+        assert ppvae.load(found.run_dir / "fits" / place).num_parameters() == row.num_parameters
     document = strict(found.run_dir / "results.json")
     assert set(document) == {"schema", "versions", "seconds", "rows"}
     assert document["schema"] == 1
-    assert document["versions"] == {"ppvae": ppvae.__version__, "torch": torch.__version__}
+    assert document["versions"] == versions()
+    assert versions().items() >= {"ppvae": ppvae.__version__, "torch": str(torch.__version__)}.items()
     assert document["seconds"] > 0
     assert [list(row) for row in document["rows"]] == [FIELDS] * 4
     assert all(row["ess_median"] is None for row in document["rows"])
@@ -469,9 +481,62 @@ def test_an_interrupted_comparison_leaves_the_rows_done(
     monkeypatch.setattr(module, "run", run)
     with pytest.raises(failure):
         compare("gmm", "exact", seeds=[0, 1, 2, 3], run_dir=tmp_path / "mine")
-    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["results.json"]
+    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == ["config.yaml", "fits", "results.json"]
+    assert sorted(path.name for path in (tmp_path / "mine" / "fits").iterdir()) == ["gmm-exact-0", "gmm-exact-1"]
     assert [row.seed for row in read_results(tmp_path / "mine" / "results.json")] == [0, 1]
     assert strict(tmp_path / "mine" / "results.json")["schema"] == 1
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("failure", [RuntimeError, ppvae.PpvaeError])
+def test_a_first_fit_that_fails_leaves_the_disk_as_it_was(
+    failure: type[Exception], resume: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it fails in training or before; a folder that was there stays, and so does a run gone on with."""
+
+    def step(*arguments: Any) -> float:
+        raise failure("no luck")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ppvae.training.Training._step", step)
+        with pytest.raises(failure, match="no luck"):
+            compare(run_dir=tmp_path / "deep" / "er")
+        assert not list(tmp_path.iterdir())
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(failure, match="no luck"):
+            compare(run_dir=tmp_path / "empty" / "mine")
+        with pytest.raises(failure, match="no luck"):
+            compare(run_dir=tmp_path / "empty", resume=resume)
+        assert [path.name for path in tmp_path.rglob("*")] == ["empty"]
+        if resume:
+            with pytest.MonkeyPatch.context() as killed:
+                killed.setattr(
+                    importlib.import_module("ppvae.compare"), "_discard", lambda *arguments: None
+                )  # as a kill would have it
+                with pytest.raises(failure):
+                    compare(run_dir=tmp_path / "mine")
+            with pytest.raises(failure, match="no luck"):
+                compare(run_dir=tmp_path / "mine", resume=True)
+            assert (tmp_path / "mine" / "config.yaml").is_file()
+    if resume:
+        assert len(compare(run_dir=tmp_path / "mine", resume=True).rows) == 1
+
+
+@pytest.mark.parametrize(
+    ("damage", "fragment"),
+    [
+        (lambda place: (place / "results.json").write_text("{"), "results.json is damaged"),
+        (lambda place: (place / "results.json").write_text('{"schema": 7}'), "schema 7"),
+        (lambda place: (place / "results.json").write_text('{"schema": 1, "rows": []}'), "results.json is damaged"),
+    ],
+)
+def test_going_on_with_damaged_rows_is_refused(damage: Callable[[Path], object], fragment: str, tmp_path: Path) -> None:
+    compare(run_dir=tmp_path / "mine")
+    damage(tmp_path / "mine" / "fits" / "ppca-exact-0")
+    with pytest.raises(ppvae.PpvaeError, match=fragment) as caught:
+        compare(run_dir=tmp_path / "mine", resume=True)
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / "mine" / "config.yaml").is_file()
 
 
 def test_an_existing_empty_folder_is_used(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from ppvae.gradients import table
+
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
 
@@ -20,3 +22,7 @@ def test_every_file_and_picture_that_the_readme_links_exists() -> None:
     links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
     assert links
     assert [link for link in links if not (Path(__file__).parent.parent / link).exists()] == []
+
+
+def test_the_table_of_gradients_is_the_code_s() -> None:
+    assert table() in README
