@@ -71,6 +71,11 @@ class SemiAmortized(Amortized):
         proposed = self.propose(batch.x)
         if not (torch.is_grad_enabled() and self.training):
             return self.layout.unpack(self._refine(proposed, bound, keep=False))
+        if self.backprop == "full" and self.refine_steps and bound.estimator.by_score:
+            raise ppvae.PpvaeError(
+                f'gradient {bound.estimator.gradient!r} holds the draws constant, through which backprop="full" '
+                'differentiates: use backprop="truncated"'
+            )
         if self.backprop == "full" or not self.refine_steps:
             # the plain gradient, whose derivative is the bound's own: others hold parts of it constant
             plain = replace(bound, estimator=bound.estimator.plain())

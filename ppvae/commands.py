@@ -84,7 +84,7 @@ def show_command(name: str) -> None:
 
 def fit_command(
     name: str | None = None,
-    data: str = "digits",
+    data: str | None = None,
     run_dir: str | None = None,
     resume: str | None = None,
     init: str | None = None,
@@ -100,7 +100,7 @@ def fit_command(
 
     Args:
         name: a model of the zoo, or path/to/file.py:ClassName.
-        data: a named data set, or a .npy, .npz or .csv file.
+        data: a named data set, or a .npy, .npz or .csv file (default: digits, or with --init that fit's own).
         run_dir: a new folder for the run (default: runs/fit-DATE-TIME).
         resume: folder of a run to go on with where it stopped; takes no other option.
         init: folder of a fit to go on from, under the same or another inference, in place of a name.
@@ -115,11 +115,23 @@ def fit_command(
     from ppvae.saving import check_entries, is_finished, read_config
 
     if resume is None:
+        own = {} if init is None else read_config(Path(init))
+        if init is not None and (name, model) == (own.get("name"), own.get("model")):
+            name = model = None  # as the configuration of a run with --init has them
         if (name is None) == (init is None):
             raise PpvaeError("ppvae fit needs a name (ppvae list has them), or --init and no name")
         if init is not None and model:
             raise PpvaeError(f"the options of the model are those of {init}: leave out --model")
         where = fresh_path("fit") if run_dir is None else free_directory(run_dir)  # refused now, not after the training
+        if data is None and init is not None:
+            if own.get("data") is None:
+                raise PpvaeError(f"{init} was fitted to data made in Python: name data with --data")
+            of_data = {key: own[key] for key in ("data", "treatment", "root", "num_train", "labels") if key in own}
+            given = {"treatment": treatment, "root": root, "num_train": num_train, "labels": labels}
+            of_data |= {key: value for key, value in given.items() if value is not None}
+            _fit(where, False, name, model=model, init=init, data_seed=own.get("data_seed", 0), **of_data, **options)
+            return
+        data = data or "digits"
         _fit(where, False, name, data, model, init, treatment, root, num_train, labels, data_seed, **options)
         return
     where = Path(resume)

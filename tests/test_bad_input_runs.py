@@ -291,7 +291,7 @@ COMMANDS: list[tuple[str, str, str]] = [
     (
         "compare --config nested.yaml",
         "unknown option 'fit.data'",
-        "did you mean 'data'",
+        "did you mean",
     ),
     ("fit --config deep.yaml", "--data", "must be a word, got \"{'name': 'iris'}\""),
     ("compare --config deep.yaml", "--data", "must be a word or null, got \"{'name': 'iris'}\""),
@@ -576,7 +576,8 @@ TRIED_ELSEWHERE = {"broken.yaml", "list.yaml", "empty.yaml", "unknown.yaml", "wr
 
 FIT = "fit ppca --data iris"
 NUMBERS: dict[str, list[str]] = {
-    FIT: ["num_particles", "batch_size", "lr", "lr_encoder", "beta", "free_bits", "warmup", "max_epochs", "max_steps", "max_seconds", "patience",
+    FIT: ["num_particles", "batch_size", "lr", "lr_encoder", "beta", "free_bits", "warmup", "max_epochs", "max_steps",
+          "max_seconds", "patience",
           "eval_every", "seed", "checkpoint_seconds", "num_train", "data_seed", "model.latent_dim", "model.min_scale"],
     f"{FIT} --inference per-datapoint": ["lr_phi", "inference_options.lr", "inference_options.tolerance",
                                          "inference_options.inner_steps", "inference_options.max_steps"],

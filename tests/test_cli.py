@@ -306,7 +306,7 @@ def test_printed_options_are_a_yaml_file(here: Path, run: Run, capsys: pytest.Ca
     assert ppvae.load("mine").settings.max_epochs == 2
 
 
-def documented(function: Callable[..., None]) -> dict[str, str]:
+def documented(function: Callable[..., Any]) -> dict[str, str]:
     """Parameter → its line in the docstring."""
     text = (inspect.getdoc(function) or "").partition("Args:\n")[2]
     return dict(re.findall(r"^    (\w+): (.*(?:\n     .*)*)", text, re.MULTILINE))
@@ -548,9 +548,7 @@ def test_evaluate_keeps_its_results_in_the_run(here: Path, run: Run) -> None:
 
 def test_the_same_comparison_twice(run: Run) -> None:
     quick = "compare --models '[ppca, gmm]' --data iris --seeds 0 --fit.max_epochs 2 --num_samples 30"
-    options = (
-        "--inference '[amortized, exact, per-datapoint]' --inference_options '{per-datapoint: {max_steps: 5}}'"
-    )
+    options = "--inference '[amortized, exact, per-datapoint]' --inference_options '{per-datapoint: {max_steps: 5}}'"
     for place in ("one", "two"):
         run(f"{quick} {options} --run-dir {place}")
     one, two = (read_results(f"{place}/results.json") for place in ("one", "two"))

@@ -410,7 +410,6 @@ def test_init_on_the_command_line(here: Path, capsys: pytest.CaptureFixture[str]
     assert command("evaluate second --num_samples 20 --num_data 5", capsys)[0] == 0
 
 
-@pytest.mark.xfail(strict=True, reason="ppvae fit takes the name and the options in that file for the user's")
 def test_a_configuration_with_init_repeats_its_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The same weights, to the last bit."""
     assert command(f"{INIT} --run_dir second", capsys)[0] == 0
@@ -439,8 +438,8 @@ def test_a_run_with_init_is_resumed(
         ("fit ppca --init first --data iris", "a name (ppvae list has them), or --init and no name"),
         ("fit vae --init first --data iris", "a name (ppvae list has them), or --init and no name"),
         ("fit --init first --data iris --model.latent_dim 3", "the options of the model are those of first"),
-        ("fit --init nowhere --data iris", "nowhere is not a saved fit"),
-        ("fit --init . --data iris", "is not a saved fit"),
+        ("fit --init nowhere --data iris", "nowhere is not a run"),
+        ("fit --init . --data iris", "is not a run"),
         ("fit --init first --data iris --inference exact --train_model false", "train_model=False"),
         ("fit --init first --data iris --train_model maybe", "--train_model must be true or false, got 'maybe'"),
         ("fit --init first --data digits", "site 'x'"),

@@ -503,7 +503,8 @@ def test_no_unpickler_is_named_in_the_library(folder: str) -> None:
     """Nor an unsafe YAML loader; NumPy files are read with allow_pickle=False, checkpoints with weights_only=True."""
     unsafe = re.compile(
         r"torch\.load\b(?!\((\w+, )*(\w+=[^,()]+, )*weights_only=True\))"
-        r"|from torch import .*\bload\b|\b(import|from) (pickle|dill|joblib|shelve)\b|allow_pickle=True|weights_only=False"
+        r"|from torch import .*\bload\b"
+        r"|\b(import|from) (pickle|dill|joblib|shelve)\b|allow_pickle=True|weights_only=False"
         r"|yaml\.(load|load_all|unsafe_load|full_load)\b|\b(Unsafe|Full)?Loader\b"
     )
     files = sorted((ROOT / folder).rglob("*.py"))
