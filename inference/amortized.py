@@ -21,7 +21,7 @@ from ppvae.nets import default_encoder
 from ppvae.strategy import Batch, Bound
 
 
-@ppvae.register("amortized")
+@ppvae.register("amortized", compare={})
 class Amortized(ppvae.Strategy):
     """φ = head(encoder(x)).
 

@@ -27,7 +27,7 @@ from ppvae.strategy import Batch, Bound
 _BLOCK = 500
 
 
-@ppvae.register("per-datapoint")
+@ppvae.register("per-datapoint", compare={})
 class PerDatapoint(ppvae.Strategy):
     """A table of rows [N, width].
 

@@ -131,7 +131,7 @@ def fit_command(
             of_data |= {key: value for key, value in given.items() if value is not None}
             _fit(where, False, name, model=model, init=init, data_seed=own.get("data_seed", 0), **of_data, **options)
             return
-        data = data or "digits"
+        data = "digits" if data is None else data
         _fit(where, False, name, data, model, init, treatment, root, num_train, labels, data_seed, **options)
         return
     where = Path(resume)

@@ -61,7 +61,8 @@ def compare(
         models: zoo names, path/to/file.py:ClassName or classes, several or one; or a mapping of what results call
             each to its own options, with "model" for its name or class where that is another:
             {"vae": {"latent_dim": 5}, "large": {"model": "vae", "latent_dim": 50}}. Where None, the main job's.
-        inference: strategies, several or one; where None, each that the model allows.
+        inference: strategies, several or one; where None, each that the model allows (without models: of
+            per-datapoint, amortized and exact).
         data: a name, a file or a `Data`; where None, each model's own of the main job, else digits.
         seeds: of initialisation, training and evaluation.
         treatment, root, num_train, labels: as `load_data` has them.

@@ -25,6 +25,7 @@ from ppvae.registry import (
     build,
     check_options,
     list_inference,
+    main_inference,
     main_job,
     model_class,
     option_names,
@@ -69,7 +70,7 @@ def plan(
 ) -> list[Job]:
     """Every row to be made, with all that can be refused beforehand refused here."""
     entries = _entries(models)
-    strategies = _names("inference", inference, list_inference())
+    strategies = _names("inference", inference, main_inference() if models is None else list_inference())
     seeds = [require.count("seed", seed, least=0) for seed in (seeds if isinstance(seeds, Iterable) else [seeds])]
     _each_once("seeds", seeds)
     known = option_names_of_fit()

@@ -23,8 +23,8 @@ def register(name: str, *, compare: Mapping[str, Any] | None = None) -> Callable
 
     Args:
         name: what the zoo calls it.
-        compare: makes a model part of `ppvae compare` without arguments: its "data", and the arguments of `fit`
-            that suit it there.
+        compare: makes a model or strategy part of `ppvae compare` without arguments: a model's "data", and the
+            arguments of `fit` that suit it there; {} for a strategy.
     """
 
     def decorate(cls: T) -> T:
@@ -52,7 +52,12 @@ def list_inference() -> list[str]:
 
 def main_job() -> dict[str, Mapping[str, Any]]:
     """The models of `ppvae compare` without arguments, with their data and settings."""
-    return dict(_COMPARE)
+    return {name: settings for name, settings in _COMPARE.items() if issubclass(_ZOO[name], Model)}
+
+
+def main_inference() -> list[str]:
+    """The strategies of `ppvae compare` without arguments."""
+    return sorted(name for name in _COMPARE if issubclass(_ZOO[name], Strategy))
 
 
 def model_class(name: str) -> type[Model]:

@@ -172,7 +172,7 @@ COMMANDS: list[tuple[str, str, str]] = [
     ("compare --models vae --fit.max_epochs 0", "max_epochs", "≥ 1, got 0"),
     ("compare --models vae --fit.max_epochs two", "--fit.max_epochs", "a whole number, got 'two'"),
     ("compare --models vae --fit.lr -1", "lr", "> 0, got -1"),
-    ("compare --models vae --fit.objective iwae", "objective 'iwae'", "known: elbo"),
+    ("compare --models vae --fit.objective iwea", "objective 'iwea'", "did you mean 'iwae'"),
     ("compare --models vae --fit.accelerator abacus", "'abacus'", "cpu"),
     ("compare --models vae --max_seconds -1", "max_seconds", "> 0, got -1"),
     ("compare --models vae --num_samples 0", "num_samples", "≥ 1, got 0"),

@@ -321,7 +321,11 @@ def test_a_new_model_runs_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     words = [*command[1].split(), "--fit.max_epochs", "2", "--num_train", "100", "--num_test", "20", "--seeds", "0"]
     assert words[1] == "my_model.py:MyModel"
     assert main([*words, "--run-dir", "run"]) == 0
-    assert {row.inference for row in read_results("run/results.json")} == {"amortized", "per-datapoint"}
+    assert {row.inference for row in read_results("run/results.json")} == {
+        "amortized",
+        "per-datapoint",
+        "semi-amortized",
+    }
     before = Path("my_model.py").read_bytes()
     assert main(["new", "my_model.py"]) == 2
     assert Path("my_model.py").read_bytes() == before

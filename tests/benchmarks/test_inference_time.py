@@ -45,7 +45,7 @@ def test_rows_of_new_data_at_once(rounds: int, paired: Paired, clock: Clock) -> 
 
 
 def test_semi_amortized_steps(rounds: int, paired: Paired) -> None:
-    """A step with T refinements costs up to 1 + T plain steps: ratio / (1 + T) is what the refinement's bookkeeping adds."""
+    """A step with T refinements costs about 1 + T plain steps; ratio / (1 + T) is what the bookkeeping adds."""
     steps = 100 if rounds > 1 else 3
 
     def seconds(inference: str, **options: object) -> float:
