@@ -297,6 +297,8 @@ def compare_command(
     num_test: int | None = None,
     num_samples: int = 1000,
     max_seconds: float | None = None,
+    tune: bool = False,
+    tune_seconds: float = 5.0,
 ) -> None:
     """Fit models under several inference strategies on the same data, and print what each costs and gives.
 
@@ -320,7 +322,9 @@ def compare_command(
         labels: column of a .csv, by name or number, that is no part of x.
         num_test: only the first so many test data.
         num_samples: importance samples a datum.
-        max_seconds: of training, for each fit.
+        max_seconds: of training, for each fit: all strategies on the same budget.
+        tune: choose each strategy's learning rates first, on the validation bound, from a small grid.
+        tune_seconds: of training for each point of that grid.
     """
     from ppvae.compare import RESULTS, compare
     from ppvae.files import fresh_path
@@ -337,7 +341,8 @@ def compare_command(
     arguments: dict[str, Any] = {
         "models": models, "inference": inference, "data": data, "seeds": seeds, "treatment": treatment, "root": root,
         "num_train": num_train, "labels": _column(labels), "num_test": num_test, "num_samples": num_samples,
-        "model_options": model, "inference_options": inference_options, **settings,
+        "model_options": model, "inference_options": inference_options, "tune": tune, "tune_seconds": tune_seconds,
+        **settings,
     }  # fmt: skip
     where = Path(run_dir) if run_dir is not None else fresh_path("compare")
     if resume is not None:
@@ -358,6 +363,11 @@ def compare_command(
     report = write_report(found.run_dir)
     for table in tables(found.rows):
         _console.print(table)
+    for trial in found.tuning:
+        if trial.chosen:
+            tried = [t for t in found.tuning if (t.model, t.inference) == (trial.model, trial.inference)]
+            spent = sum(t.seconds for t in tried)
+            print(f"tuned {trial.model} {trial.inference}: {trial.options} of {len(tried)} tried in {spent:.0f} s")
     print(f"{found.run_dir / RESULTS}  {report}  ({time.perf_counter() - started:.0f} s)")
 
 

@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +24,19 @@ from ppvae.randomness import seeded
 from ppvae.registry import build
 from ppvae.results import Row, has_rows, one_row, read_seconds, write_results
 from ppvae.saving import CONFIG, plain, read_config, write_config
+from ppvae.tuning import Trial
+from ppvae.tuning import tune as choose
 
-RESULTS, EVIDENCE, FITS = "results.json", "evidence.nc", "fits"
+RESULTS, EVIDENCE, FITS, TUNING = "results.json", "evidence.nc", "fits", "tuning.json"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found: its rows, and the directory that keeps them."""
+    """What `compare` found: its rows, the directory that keeps them, and the learning rates that were tried."""
 
     rows: list[Row]
     run_dir: Path | None
+    tuning: list[Trial] = field(default_factory=list)
 
 
 def compare(
@@ -52,6 +55,8 @@ def compare(
     inference_options: Mapping[str, Any] | None = None,
     run_dir: str | os.PathLike[str] | None = None,
     resume: bool = False,
+    tune: bool = False,
+    tune_seconds: float = 5.0,
     progress: bool | None = None,
     **fit_options: Any,
 ) -> Comparison:
@@ -74,6 +79,9 @@ def compare(
             evidence, figures/ and report.html come with the last.
         resume: go on with the comparison in run_dir, which must be of these same arguments: rows that are finished
             are read, a fit that was stopped goes on where it was.
+        tune: choose each strategy's learning rates first, on the validation bound and at equal wall-clock, from the
+            grid of `ppvae.tuning`; what was tried is in `tuning` and in tuning.json.
+        tune_seconds: of training for each point of that grid.
         progress: show progress bars; None only on a terminal.
         fit_options: of `fit`: max_epochs, max_seconds, lr, batch_size, …
 
@@ -87,12 +95,14 @@ def compare(
     require.count("num_samples", num_samples)
     if num_test is not None:
         require.count("num_test", num_test)
+    require.positive("tune_seconds", tune_seconds)
     if resume and run_dir is None:
         raise PpvaeError("resume needs run_dir: the folder of the comparison to go on with")
     arguments = {
         "models": models, "inference": inference, "data": data, "seeds": seeds, "treatment": treatment, "root": root,
         "num_train": num_train, "labels": labels, "num_test": num_test, "num_samples": num_samples,
         "model": model_options, "inference_options": inference_options, "fit": fit_options,
+        **({"tune": True, "tune_seconds": tune_seconds} if tune else {}),
     }  # fmt: skip
     where = None if run_dir is None else as_folder(run_dir)
     made = [] if where is None else not_there(where)
@@ -103,7 +113,16 @@ def compare(
     if begun and where is not None:
         started -= read_seconds(where / RESULTS)
     rows: list[Row] = []
+    trials: list[Trial] = []
     with Progress(progress, len(jobs), "compare") as bar:
+        if tune:
+            file = None if where is None else where / TUNING
+            try:
+                jobs, trials = choose(jobs, tune_seconds, file, lambda what: bar.update(0, what=what))
+            except Exception:
+                if where is not None and not begun:
+                    _discard(where, made)
+                raise
         for done, (job, name) in enumerate(zip(jobs, places, strict=True)):
             bar.update(done, what=f"{Path(job.model).name} · {job.inference} · seed {job.seed}")
             try:
@@ -118,7 +137,7 @@ def compare(
                 raise
             if where is not None and not has_rows(where / RESULTS, rows):
                 write_results(where / RESULTS, rows, time.perf_counter() - started)
-    return Comparison(rows, where)
+    return Comparison(rows, where, trials)
 
 
 def run(job: Job, num_samples: int, num_test: int | None = None, place: Path | None = None) -> Row:

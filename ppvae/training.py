@@ -108,7 +108,9 @@ class Training:
         step = _Step(self.model, self.strategy, self._estimator_now(0), self.settings)
         self.inner = step
         self.frozen: list[nn.Parameter] = []  # θ that stays as it is
-        self.step, self.optimizer = _setup(fabric, step, self._groups())
+        groups = self._groups()
+        self.trained = [parameter for group in groups for parameter in group["params"]]
+        self.step, self.optimizer = _setup(fabric, step, groups)
         self.train = data.train.to(self.strategy.start)
         valid = data.valid[:_VALID_ROWS] if self.strategy.refuses_dynamic else data.valid
         self.valid = valid.to(self.strategy.start)
@@ -220,7 +222,8 @@ class Training:
         value = loss.item()
         if not math.isfinite(value):
             raise NonFiniteError(f"the loss became {value} at step {self.steps}: {self._blame(*self.step.last[0])}")
-        self.optimizer.zero_grad()
+        for parameter in self.trained:  # what zero_grad does, without its bookkeeping
+            parameter.grad = None
         if loss.requires_grad:
             self.fabric.backward(loss)
             self.optimizer.step()

@@ -36,6 +36,7 @@ CASES: dict[str, tuple[str, dict[str, Any], str, str, dict[str, Any]]] = {
         "dlgm", {"latent_dims": [2, 2], "hidden": 8}, "static", "per-datapoint",
         {"inner_steps": "converge", "max_steps": 50},
     ),
+    "refined": ("vae", {"latent_dim": 3, "hidden": [8]}, "dynamic", "semi-amortized", {"refine_steps": 2}),
     "exact": ("gmm", {"num_components": 3}, "real", "exact", {}),
 }  # fmt: skip
 
