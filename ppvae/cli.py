@@ -74,9 +74,8 @@ def _explain(message: str, options: Mapping[str, tuple[Any, ...]]) -> None:
         more = ". Options of a model are --model.NAME" if "model" in options else ""
         # --fit.seed: the word after the dot may be an option of the command itself
         near = difflib.get_close_matches(unknown[1].rpartition(".")[2], options, 1, cutoff=0.8)
-        hint = f"did you mean {near[0]!r}? " if near and "." in unknown[1] else ""
-        if hint:
-            raise PpvaeError(f"unknown option {unknown[1]!r}: {hint}known: {', '.join(options)}{more}")
+        if near and "." in unknown[1]:
+            raise PpvaeError(f"unknown option {unknown[1]!r}: did you mean {near[0]!r}?{more}")
         require.one_of("option", unknown[1], options, more)
     words = [name for name, kinds in options.items() if str in kinds and NoneType in kinds]
     if words and (unknown := re.match("unrecognized arguments: (.*)", message)):
