@@ -143,7 +143,7 @@ def _evidence(page: _Page, places: Sequence[Path]) -> None:
                     f"datum-{_slug(model)}-{other}",
                     f"{model}: log p of each datum, {other} against {one}; open where an estimate did not pass.",
                     lambda ax, pair=pair, names=(one, other): plots.per_datum(*pair, ax, names=names),
-                    (5.2, 5.2),
+                    (6.4, 5.8),
                 )
 
 
