@@ -35,8 +35,8 @@ class SemiAmortized(Amortized):
         lr: length of a step, in unconstrained units, on the bound of one datum in nats.
         momentum: how much of the last step goes into the next.
         clip: the most that the gradient of one row may measure (its 2-norm).
-        backprop: "full": the gradient of the final bound goes back through the steps, to the encoder and to θ; the
-            score function's goes back through the part of them that it does not hold constant.
+        backprop: "full": the gradient of the final bound goes back through the steps, to the encoder and to θ;
+            score functions, which hold the draws constant, refuse it.
             "truncated": θ gets its gradient at the refined φ, the encoder at the φ that it proposed.
     """
 

@@ -15,10 +15,8 @@ import torch
 
 from ppvae.errors import Interrupted, PpvaeError
 from ppvae.files import not_there, remove_empty, replacing
-from ppvae.saving import CONFIG, METRICS, write_metrics
+from ppvae.saving import CHECKPOINT, CONFIG, METRICS, write_metrics
 from ppvae.training import Training
-
-CHECKPOINT = "checkpoint.pt"
 
 
 class Checkpoints:

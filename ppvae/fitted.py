@@ -143,3 +143,9 @@ class Fit:
         from ppvae.saving import save
 
         save(self, directory)
+
+
+def require_fit(fit: object) -> None:
+    """Refuse what is no fit."""
+    if not isinstance(fit, Fit):
+        raise PpvaeError(f"fit must be what ppvae.fit or ppvae.load returns, got {type(fit).__name__}")

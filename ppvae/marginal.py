@@ -16,7 +16,7 @@ from ppvae import require
 from ppvae.check import one_line
 from ppvae.densities import Densities, score
 from ppvae.errors import PpvaeError
-from ppvae.fitted import Fit
+from ppvae.fitted import Fit, require_fit
 from ppvae.memory import keep_freed_pages
 from ppvae.model import overrides
 from ppvae.posterior import Posterior
@@ -67,8 +67,7 @@ def log_marginal(
         PpvaeError: x of the wrong shape or not finite, arguments out of range, an unknown method, or "exact" for
             a model without one.
     """
-    if not isinstance(fit, Fit):
-        raise PpvaeError(f"fit must be what ppvae.fit or ppvae.load returns, got {type(fit).__name__}")
+    require_fit(fit)
     require.one_of("method", method, ("importance", "exact"))
     require.count("num_samples", num_samples)
     require.count("chunk_size", chunk_size)

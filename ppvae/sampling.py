@@ -15,7 +15,7 @@ from torch import Tensor
 from ppvae import require
 from ppvae.check import one_line
 from ppvae.errors import PpvaeError
-from ppvae.fitted import Fit
+from ppvae.fitted import Fit, require_fit
 from ppvae.marginal import DATA_BLOCK
 from ppvae.randomness import block_seed, forked, reseed
 from ppvae.sites import sample_sites
@@ -51,7 +51,7 @@ def sample(fit: Fit, num_samples: int = 64, *, seed: int = 0) -> Samples:
         PpvaeError: arguments out of range, a model that does not observe exactly one site, or one whose observed site
             is not of the data's size.
     """
-    _require_fit(fit)
+    require_fit(fit)
     require.count("num_samples", num_samples)
     require.count("seed", seed, least=0)
     # a model may look at the length and the device of x, and no further
@@ -75,7 +75,7 @@ def reconstruct(fit: Fit, x: Tensor, index: Tensor | None = None, *, seed: int =
     Raises:
         PpvaeError: as `sample`, and x or index as `log_marginal` refuses them.
     """
-    _require_fit(fit)
+    require_fit(fit)
     require.count("seed", seed, least=0)
     x = fit.as_input(x)
     posterior = fit.posterior(x, index, seed=seed)
@@ -91,11 +91,6 @@ def reconstruct(fit: Fit, x: Tensor, index: Tensor | None = None, *, seed: int =
         return _run(fit, program, rows)
 
     return _in_blocks(fit, len(x), (seed, _STREAM_RECONSTRUCT), block)
-
-
-def _require_fit(fit: Fit) -> None:
-    if not isinstance(fit, Fit):
-        raise PpvaeError(f"fit must be what ppvae.fit or ppvae.load returns, got {type(fit).__name__}")
 
 
 def _in_blocks(fit: Fit, size: int, key: tuple[int, int], block: Callable[[Tensor], Samples]) -> Samples:

@@ -32,6 +32,8 @@ from ppvae.model import Model
 from ppvae.randomness import forked
 from ppvae.registry import check_options, create, reference, strategy_class
 
+#: of an unfinished run alone
+CHECKPOINT = "checkpoint.pt"
 CONFIG, METRICS, WEIGHTS, OUTCOME = "config.yaml", "metrics.csv", "weights.safetensors", "fit.yaml"
 SCHEMA = 2
 #: settings that are no options of a run but come with its data
@@ -90,9 +92,9 @@ def recipe(fit: Fit) -> dict[str, Any]:
 
 def data_arguments(config: dict[str, Any]) -> dict[str, Any]:
     """The arguments of `load_data` in a configuration."""
-    names = {"data": "name", "data_seed": "seed", "treatment": "treatment", "root": "root", "labels": "labels"}
-    names["num_train"] = "num_train"
-    return {name: config[key] for key, name in names.items() if config.get(key) is not None}
+    names = ("name", "seed", "treatment", "root", "labels", "num_train")
+    keys = {name: _NAMES.get(name, name) for name in names}
+    return {name: config[key] for name, key in keys.items() if config.get(key) is not None}
 
 
 def write_config(directory: Path, command: str, config: dict[str, Any]) -> None:
@@ -190,7 +192,7 @@ def load(directory: str | os.PathLike[str], *, model: Model | None = None, encod
         PpvaeError: the directory is no saved fit, is not finished, is damaged, or needs `model` or `encoder`.
     """
     source = as_folder(directory)
-    if (source / CONFIG).is_file() and (source / "checkpoint.pt").is_file() and not is_finished(source):
+    if (source / CONFIG).is_file() and (source / CHECKPOINT).is_file() and not is_finished(source):
         raise PpvaeError(f"{source} is not finished: ppvae fit --resume {source} goes on with it")
     for name in (CONFIG, OUTCOME, WEIGHTS, METRICS):
         if not (source / name).is_file():

@@ -14,7 +14,7 @@ from torch import Tensor
 from ppvae import require
 from ppvae.check import one_line
 from ppvae.errors import PpvaeError
-from ppvae.fitted import Fit
+from ppvae.fitted import Fit, require_fit
 from ppvae.gradients import GRADIENTS, TOGETHER, UNBIASED, Estimator, Gradient
 from ppvae.objectives import OBJECTIVES, ObjectiveName
 from ppvae.posterior import Posterior
@@ -57,8 +57,7 @@ def gradient_variance(
     Raises:
         PpvaeError: x or arguments out of range, an estimator that does not go with the objective or the pair.
     """
-    if not isinstance(fit, Fit):
-        raise PpvaeError(f"fit must be what ppvae.fit or ppvae.load returns, got {type(fit).__name__}")
+    require_fit(fit)
     require.one_of("objective", objective, OBJECTIVES)
     require.count("num_particles", num_particles)
     require.count("repeats", repeats, least=2)

@@ -1,5 +1,6 @@
 """What several test files share: proof that a call left the world as it found it."""
 
+import math
 import random
 import statistics
 import time
@@ -13,7 +14,9 @@ import pyro
 import pytest
 import torch
 from sklearn.utils import check_random_state
-from torch import nn
+from torch import Tensor, nn
+
+import ppvae
 
 Untouched = Callable[..., AbstractContextManager[None]]
 
@@ -126,3 +129,21 @@ def clock() -> Callable[[Callable[[], object]], float]:
         return time.perf_counter() - start
 
     return seconds
+
+
+def z_statistic(difference: Tensor) -> float:
+    """Of paired differences per datum: their mean over its standard error."""
+    difference = difference.double()
+    return (difference.mean() / difference.std() * math.sqrt(len(difference))).item()
+
+
+def weights(fit: ppvae.Fit) -> dict[str, Tensor]:
+    return {**{f"model.{n}": t for n, t in fit.model.state_dict().items()}, **fit.strategy.state_dict()}
+
+
+def identical(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def bounds(fit: ppvae.Fit) -> list[tuple[float, float]]:
+    return [(entry["train_bound"], entry["valid_bound"]) for entry in fit.history]

@@ -16,7 +16,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from conftest import Untouched
+from conftest import Untouched, bounds, identical, weights, z_statistic
 from torch import Tensor, nn
 
 import ppvae
@@ -183,24 +183,6 @@ def bound(fit: ppvae.Fit, posterior: ppvae.Posterior, x: Tensor, particles: int 
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(1)
         return ppvae.elbo(ppvae.log_densities(fit.model, posterior, x, particles), kl="analytic")
-
-
-def z_statistic(difference: Tensor) -> float:
-    """Of paired differences per datum: their mean over its standard error."""
-    difference = difference.double()
-    return (difference.mean() / difference.std() * math.sqrt(len(difference))).item()
-
-
-def weights(fit: ppvae.Fit) -> dict[str, Tensor]:
-    return {**{f"model.{n}": t for n, t in fit.model.state_dict().items()}, **fit.strategy.state_dict()}
-
-
-def identical(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-def bounds(fit: ppvae.Fit) -> list[tuple[float, float]]:
-    return [(entry["train_bound"], entry["valid_bound"]) for entry in fit.history]
 
 
 # Every pair
