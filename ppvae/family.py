@@ -40,6 +40,29 @@ def prepare(
         return model
     if family is None and model.phi:
         raise PpvaeError(f"{type(model).__name__} declares phi and no guide: write guide(x, phi), or drop phi")
+    found = local_sites(model, x)
+    made = make_family(family or "mean-field", found, dict(options or {}))
+    model._family = made
+    model.phi = made.phi
+    net = getattr(made, "net", None)
+    # weights of a guide that is not run any more would never learn
+    model.guide_modules = () if family is not None else model.guide_modules
+    if net is not None:
+        model.family_net = net.to(x.dtype if x.is_floating_point() else torch.get_default_dtype())
+        model.guide_modules = ("family_net",)
+    return model
+
+
+def local_sites(model: Model, x: Tensor, *, way_out: str = "give a guide") -> list[LocalSite]:
+    """The continuous local latents of a model, in its own order, with the moments of their prior.
+
+    Args:
+        x: some data [B, *event]; only its shape, and the prior given it, matters.
+        way_out: what errors advise.
+
+    Raises:
+        PpvaeError: a latent that is discrete and not marked for enumeration, not local, or of a support that changes.
+    """
     batch = x[: min(len(x), 4)]
     with torch.no_grad(), seeded(0, device=x.device):
         trace = poutine.trace(model).get_trace(batch)
@@ -58,28 +81,18 @@ def prepare(
                 )
             if fn.support.is_discrete:
                 raise PpvaeError(
-                    f"latent {name!r} is discrete ({type(_base(fn)).__name__}) and has no mean field: give a guide, "
+                    f"latent {name!r} is discrete ({type(_base(fn)).__name__}) and has no mean field: {way_out}, "
                     'or mark it infer={"enumerate": "parallel"} if its values can be summed out'
                 )
             support = _base_support(fn.support)
             if any(b.dim() > len(fn.event_shape) for b in vars(_inner(support)).values() if isinstance(b, Tensor)):
                 raise PpvaeError(
                     f"the support of latent {name!r} comes with the batch or with another latent, and has no fixed "
-                    "bijection: give a guide"
+                    f"bijection: {way_out}"
                 )
             sites.append((name, support, len(fn.event_shape)))
         moments = _prior_moments(model, batch, sites)
-    found = [LocalSite(*site[:3], *moments[site[0]]) for site in sites]
-    made = make_family(family or "mean-field", found, dict(options or {}))
-    model._family = made
-    model.phi = made.phi
-    net = getattr(made, "net", None)
-    # weights of a guide that is not run any more would never learn
-    model.guide_modules = () if family is not None else model.guide_modules
-    if net is not None:
-        model.family_net = net.to(x.dtype if x.is_floating_point() else torch.get_default_dtype())
-        model.guide_modules = ("family_net",)
-    return model
+    return [LocalSite(*site[:3], *moments[site[0]]) for site in sites]
 
 
 def _prior_moments(
