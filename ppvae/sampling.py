@@ -15,8 +15,8 @@ from torch import Tensor
 from ppvae import require
 from ppvae.check import one_line
 from ppvae.errors import PpvaeError
+from ppvae.evidence.method import DATA_BLOCK
 from ppvae.fitted import Fit, require_fit
-from ppvae.marginal import DATA_BLOCK
 from ppvae.randomness import block_seed, forked, reseed
 from ppvae.sites import sample_sites
 

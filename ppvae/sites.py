@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
+from pyro.distributions import Delta
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
@@ -183,12 +184,24 @@ class Draws:
     reparameterized: bool
     analytic: bool  # whether the sites' distributions are those of all the draws, gradient included
 
-    def part(self, batch: int, particles: slice) -> Draws:
-        """The first `batch` datapoints at some of the particles."""
+    @classmethod
+    def given(cls, values: Mapping[str, Tensor]) -> Draws:
+        """Latents [S, B, *event] that no guide has drawn; their log q is 0."""
+        particles, batch = next(iter(values.values())).shape[:2]
+        sites = {
+            name: Site(name, Delta(value, event_dim=value.dim() - 2), value, batch) for name, value in values.items()
+        }
+        for site in sites.values():
+            site._log_prob = site.value.new_zeros(particles, batch)
+        return cls(sites, batch, particles, next_dim=-3, reparameterized=True, analytic=False)
+
+    def part(self, rows: Tensor, particles: slice) -> Draws:
+        """The datapoints `rows` [A], at some of the particles."""
+        everyone = torch.equal(rows, torch.arange(self.batch, device=rows.device))
 
         def cut(t: Tensor, event_dim: int) -> Tensor:
             data = t.dim() - event_dim - 1
-            t = t.narrow(data, 0, batch) if t.shape[data] > 1 else t
+            t = t.index_select(data, rows) if t.shape[data] > 1 and not everyone else t
             if data > 0 and t.shape[data - 1] == self.particles:
                 t = t[(slice(None),) * (data - 1) + (particles,)]
             return t
@@ -198,14 +211,14 @@ class Draws:
                 name,
                 site.fn,
                 cut(site.value, site.fn.event_dim),
-                batch,
+                len(rows),
                 weight=None if site.weight is None else cut(site.weight, 0),
                 _log_prob=cut(site.log_prob, 0),
             )
             for name, site in self.sites.items()
         }
         kept = len(range(*particles.indices(self.particles)))
-        return Draws(sites, batch, kept, self.next_dim, self.reparameterized, analytic=False)
+        return Draws(sites, len(rows), kept, self.next_dim, self.reparameterized, analytic=False)
 
     @property
     def raw_values(self) -> dict[str, Tensor]:

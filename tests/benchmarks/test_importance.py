@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 
 import ppvae
-from ppvae.marginal import DATA_BLOCK, PARTICLE_BLOCK
+from ppvae.evidence.method import DATA_BLOCK, PARTICLE_BLOCK
 
 
 def test_importance_sampling(

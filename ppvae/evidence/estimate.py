@@ -1,0 +1,99 @@
+"""From importance weights to estimates per datum, block by block."""
+
+from __future__ import annotations
+
+import math
+
+import pyro
+import torch
+from torch import Tensor
+
+from ppvae.evidence.method import PARTICLE_BLOCK, Certain, Question, Sampler
+from ppvae.memory import keep_freed_pages
+from ppvae.progress import Progress
+from ppvae.randomness import block_seed, forked, reseed
+from ppvae.reliability import Weights
+
+#: column → units of what is estimated for each datum
+COLUMNS = {
+    "log_marginal": "nats/datum",
+    "log_marginal_se": "nats/datum",
+    "elbo": "nats/datum",
+    "elbo_se": "nats/datum",
+    "ess": "draws",
+    "khat": "",
+    "ok": "",
+}
+Estimates = dict[str, Tensor]
+#: the stream of random numbers of reported values; pilots have others
+REPORTED = 3
+
+
+def answer(asked: Question, source: Sampler | Certain, stream: int = REPORTED) -> Estimates:
+    """The columns of `COLUMNS`, each [A], and where there were draws `running` [A, checkpoints of S]."""
+    return (
+        certain(source.log_marginal, error=source.error)
+        if isinstance(source, Certain)
+        else _estimate(asked, source, stream)
+    )
+
+
+def _estimate(asked: Question, sampler: Sampler, stream: int) -> Estimates:
+    keep_freed_pages()
+    parts = []
+    device = asked.x.device
+    wanted = len(asked.x) if asked.positions is None else len(asked.positions)
+    done = 0
+    bar = Progress(asked.progress, wanted, "log p(x)")
+    with bar, torch.no_grad(), forked(device), pyro.validation_enabled(False):
+        for number, block in asked.blocks():
+            weights = Weights.empty(asked.num_samples, _floating(asked.x).new_empty(len(block.rows)))
+            size = max(1, asked.chunk_size // len(block.rows))
+            part = None
+            for at in range(0, asked.num_samples, PARTICLE_BLOCK):
+                reseed(block_seed(asked.seed, stream, number, at // PARTICLE_BLOCK), device)
+                for drawn in sampler.weights(block, min(PARTICLE_BLOCK, asked.num_samples - at), size):
+                    if drawn.exact:
+                        part = certain(drawn.log_weight[0], drawn.bound[0])
+                        break
+                    weights.add(drawn.log_weight, drawn.bound)
+                if part is not None:
+                    break
+            parts.append(_summary(weights) if part is None else part)
+            done += len(block.rows)
+            bar.update(done)
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _summary(weights: Weights) -> Estimates:
+    khat = weights.khat()
+    return {
+        "log_marginal": weights.log_mean(),
+        "log_marginal_se": weights.standard_error(),
+        "elbo": weights.mean_log(),
+        "elbo_se": weights.mean_log_se(),
+        "ess": weights.ess(),
+        "khat": khat,
+        "ok": weights.ok(khat),
+        "running": torch.stack(list(weights.running.values()), -1),
+    }
+
+
+def certain(log_marginal: Tensor, elbo: Tensor | None = None, error: Tensor | None = None) -> Estimates:
+    """The columns of values known without draws."""
+    value = log_marginal.double()
+    nan = torch.full_like(value, math.nan)
+    bound = nan if elbo is None else elbo.double()
+    return {
+        "log_marginal": value,
+        "log_marginal_se": torch.zeros_like(value) if error is None else error.double(),
+        "elbo": bound,
+        "elbo_se": 0 * bound,
+        "ess": nan,
+        "khat": nan,
+        "ok": value.isfinite(),
+    }
+
+
+def _floating(x: Tensor) -> Tensor:
+    return x if x.is_floating_point() else x.new_empty(0, dtype=torch.get_default_dtype())
