@@ -10,7 +10,9 @@ from collections.abc import Callable
 import torch
 
 import ppvae
-from ppvae.evidence.method import DATA_BLOCK, PARTICLE_BLOCK
+from ppvae.evidence.estimate import answer
+from ppvae.evidence.method import DATA_BLOCK, PARTICLE_BLOCK, Question
+from ppvae.evidence.proposal import Proposal
 
 
 def test_importance_sampling(
@@ -28,8 +30,13 @@ def test_importance_sampling(
         for _ in range(samples // PARTICLE_BLOCK):
             torch.mm(torch.mm(z, up), out)
 
+    # compiled once, as a long evaluation has it
+    posterior = fit.posterior(x)
+    compiled = Question(fit, x, None, seed=0, num_samples=samples, compile=True)
+
     paired(
         f"importance sampling, {samples} draws of {DATA_BLOCK} datapoints, 20-400-784",
         products=lambda: clock(products),
         ppvae=lambda: clock(lambda: ppvae.log_marginal(fit, x, num_samples=samples)),
+        compiled=lambda: clock(lambda: answer(compiled, Proposal(fit.model, posterior))),
     )

@@ -1,0 +1,83 @@
+"""log p(x, z) compiled gives the numbers that the model as written gives."""
+
+import math
+import shutil
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.distributions import Normal
+from torch import Tensor
+
+import ppvae
+from ppvae import scoring
+
+compiler = pytest.mark.skipif(
+    shutil.which("g++") is None and shutil.which("clang++") is None, reason="torch.compile needs a C++ compiler"
+)
+
+
+def digits(model: ppvae.Model, treatment: str = "static") -> tuple[ppvae.Fit, Tensor]:
+    data = ppvae.load_data("digits", treatment=treatment)
+    return ppvae.fit(model, data, max_steps=2, progress=False), data.test
+
+
+@compiler
+def test_estimates_are_the_same_but_for_rounding(untouched) -> None:
+    """130 data: a whole block and a part of one; 25 draws: a whole chunk and a part of one; two chunk sizes."""
+    fit, x = digits(ppvae.create("vae", x_dim=64, latent_dim=3, hidden=(20,)))
+    plain = ppvae.log_marginal(fit, x[:130], num_samples=25)
+    for chunk_size in (2000, 700):
+        with untouched(fit.model, fit.strategy):
+            fast = ppvae.log_marginal(fit, x[:130], num_samples=25, chunk_size=chunk_size, compile=True)
+        for name in ("log_marginal", "elbo", "running"):
+            # float32: an error of some units in the last place of log p, which is about 40 nats here
+            assert abs(plain[name] - fast[name]).max() < 64 * torch.finfo(torch.float32).eps * 64, name
+
+
+@compiler
+def test_the_support_of_the_likelihood_is_still_held_against_x() -> None:
+    fit, x = digits(ppvae.create("vae", x_dim=64, latent_dim=3, hidden=(20,)))
+    with pytest.raises(ppvae.PpvaeError, match="within the support"):
+        ppvae.log_marginal(fit, x[:3] + 0.5, num_samples=5, compile=True)
+
+
+class Branching(ppvae.Model):
+    """Looks at its latent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loc = torch.nn.Parameter(torch.zeros(()))
+
+    def model(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", Normal(x.new_zeros(()), 1.0))
+            loc = z if bool((z > 0).any()) else -z
+            mean = (loc + self.loc).unsqueeze(-1) * torch.ones_like(x)
+            pyro.sample("x", Normal(mean, 1.0).to_event(1), obs=x)
+
+
+def test_a_model_that_branches_on_values_is_refused() -> None:
+    x = torch.randn(30, 2)
+    fit = ppvae.fit(Branching(), ppvae.Data("two", x, x, x, "gaussian", "real"), max_steps=1, progress=False)
+    with pytest.raises(ppvae.PpvaeError, match=r"Branching cannot be compiled.*leave compile out"):
+        ppvae.log_marginal(fit, x, num_samples=5, compile=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(1,), (55,), (56,), (57,), (784,), (3, 40)])
+def test_products_of_bernoulli_factors(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Against the distribution itself in float64; logits from far below to far above what a factor can hold."""
+    torch.manual_seed(0)
+    logits = (30 * torch.randn(7, *shape)).to(dtype)
+    logits[0] = 1e4
+    value = torch.bernoulli(torch.full(shape, 0.4, dtype=dtype))
+    with torch.no_grad(), pyro.validation_enabled(False):
+        exact = dist.Independent(dist.Bernoulli(logits=logits.double()), len(shape)).log_prob(value.double())
+        fn = dist.Independent(dist.Bernoulli(logits=logits, validate_args=False), len(shape))
+        with scoring.fused():
+            found = scoring.log_prob(fn, value)
+    # a term is off by an eps of its own size, and Σ by no more than all of them
+    most = logits.abs().double().flatten(1).sum(-1) + math.prod(shape)
+    assert bool(((found.double() - exact).abs() <= 4 * torch.finfo(dtype).eps * most).all())
