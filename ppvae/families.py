@@ -2,7 +2,7 @@
 
 Each is made from the local sites of a model and says which local parameters it needs. A joint over several sites is
 written as q(z¹) q(z² | z¹) …, in the model's own order, so that every site has a distribution of its own; T_s is the
-bijection from ℝⁿ onto the support of site s.
+bijection from ℝⁿ onto the support of site s. The ladder is made from the model itself, and for Gaussian latents alone.
 """
 
 from __future__ import annotations
@@ -15,14 +15,18 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
+from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import biject_to
 
 from ppvae import require
 from ppvae.errors import PpvaeError
 from ppvae.local import Local, Phi
+from ppvae.model import Model
+from ppvae.randomness import seeded
+from ppvae.sites import is_subsample
 
-FamilyName = Literal["mean-field", "full-covariance", "low-rank", "mixture", "iaf", "spline"]
+FamilyName = Literal["mean-field", "full-covariance", "low-rank", "mixture", "iaf", "spline", "ladder"]
 _NO_SHAPE = torch.Size()
 FAMILIES: tuple[FamilyName, ...] = get_args(FamilyName)
 
@@ -317,6 +321,108 @@ class _Zuko(dist.TorchDistribution):
         return self.inner.log_prob(value)
 
 
+class Ladder:
+    """q(z) = Πₛ p(zˢ | z above) Normal(zˢ; loc_s, diag scale_s²) / norm: the model's priors, each corrected by φ.
+
+    The top-down family of Sønderby, Raiko, Maaløe, Sønderby & Winther (2016), "Ladder Variational Autoencoders": in the
+    model's own order, each latent's conditional prior is multiplied by a Gaussian of φ, which weighs the two by their
+    precisions. The product of a Normal prior is Normal, that of a correlated one correlated, so that every KL term has
+    a closed form; where each latent is seen through a Gaussian of diagonal information the true posterior is in it.
+
+    The guide is the model's own program, left when its last latent is drawn: θ takes part in q.
+    """
+
+    #: θ moves q: an estimator that differentiates log q or the draws in φ alone does not go with it
+    uses_model = True
+
+    def __init__(self, sites: list[LocalSite], model: Model, x: Tensor) -> None:
+        self.model = model
+        self.names = [site.name for site in sites]
+        self.phi = {}
+        for site in sites:
+            self.phi[f"{site.name}_loc"] = Local(site.mean)
+            # at twice the prior's width q is near the prior, and yet a fifth of the way that loc goes is q's own
+            self.phi[f"{site.name}_scale"] = Local(2 * site.std, constraints.softplus_positive)
+        start = {name: local.start.expand(len(x), *local.start.shape) for name, local in self.phi.items()}
+        with torch.no_grad(), seeded(0, device=x.device):
+            self(x, start)  # refuses a prior that has no such product now rather than in training
+
+    def __call__(self, x: Tensor, phi: Phi) -> None:
+        try:
+            with _Products(self.names, phi):
+                self.model.model(x)
+        except _AllDrawn:
+            pass
+
+
+class _AllDrawn(Exception):
+    """The last latent has been drawn: decoder and observation have nothing to add."""
+
+
+class _Products(Messenger):
+    """Inside a model's program, replaces the prior of each latent by its product with the Gaussian of φ."""
+
+    def __init__(self, names: list[str], phi: Phi) -> None:
+        super().__init__()
+        self.left = dict.fromkeys(names)  # not drawn yet
+        self.phi = phi
+
+    def _pyro_sample(self, msg: Any) -> None:
+        name = msg["name"]
+        if is_subsample(msg):
+            return
+        if msg["is_observed"]:
+            msg["stop"] = True  # a guide observes nothing: handlers outside are not to see it
+            return
+        if name not in self.left:
+            raise PpvaeError(
+                f"family 'ladder' needs the prior of {next(iter(self.left))!r}, and latent {name!r}, which the model "
+                "sums out, is drawn before it: draw it after, or choose another family"
+            )
+        try:
+            msg["fn"] = _product(msg["fn"], self.phi[f"{name}_loc"], self.phi[f"{name}_scale"])
+        except NotImplementedError as error:
+            raise PpvaeError(
+                f"family 'ladder' multiplies Gaussian priors, and latent {name!r} is a {error}: choose another family"
+            ) from error
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if msg["name"] in self.left:
+            del self.left[msg["name"]]
+            if not self.left:
+                raise _AllDrawn
+
+
+def _product(prior: Any, loc: Tensor, scale: Tensor) -> Any:
+    """The normalised product of a Gaussian prior [..., B, *event] and Normal(loc, diag scale²), each [B, *event].
+
+    Raises:
+        NotImplementedError: the prior is no Gaussian; with its name.
+    """
+    if isinstance(prior, torch.distributions.Independent):
+        return dist.Independent(_product(prior.base_dist, loc, scale), prior.reinterpreted_batch_ndims)
+    if isinstance(prior, torch.distributions.Normal):
+        total = prior.scale.square() + scale.square()
+        mean = prior.loc + prior.scale.square() / total * (loc - prior.loc)
+        return dist.Normal(mean, prior.scale * scale * total.rsqrt())
+    if isinstance(prior, torch.distributions.MultivariateNormal):
+        tril = prior._unbroadcasted_scale_tril  # where data and particles share one covariance, it stays one
+    elif isinstance(prior, torch.distributions.LowRankMultivariateNormal):
+        tril = prior.scale_tril
+    else:
+        raise NotImplementedError(type(prior).__name__)
+    # With Σ = L Lᵀ, D = diag scale² and I + Lᵀ D⁻¹ L = U Uᵀ, U upper triangular: (Σ⁻¹ + D⁻¹)⁻¹ = T Tᵀ, T = L U⁻ᵀ lower
+    # triangular. Nothing near singular is inverted. U is a Cholesky factor with rows and columns reversed.
+    weighed = tril / scale.unsqueeze(-1)
+    inner = torch.eye(tril.shape[-1], dtype=tril.dtype, device=tril.device) + weighed.mT @ weighed
+    # a row that ran off to NaN shows in its bound, where others are not disturbed
+    upper = torch.linalg.cholesky_ex(inner.flip(-1, -2)).L.flip(-1, -2)
+    factor = torch.linalg.solve_triangular(upper.mT, tril.expand_as(upper), upper=False, left=False).tril()
+    gap = ((loc - prior.loc) / scale.square()).unsqueeze(-1)
+    mean = prior.loc + (factor @ (factor.mT @ gap)).squeeze(-1)
+    return dist.MultivariateNormal(mean, scale_tril=factor)
+
+
 FAMILY_CLASSES: dict[FamilyName, type] = {
     "mean-field": MeanField,
     "full-covariance": FullCovariance,
@@ -324,21 +430,24 @@ FAMILY_CLASSES: dict[FamilyName, type] = {
     "mixture": Mixture,
     "iaf": InverseAutoregressive,
     "spline": Spline,
+    "ladder": Ladder,
 }
 
 
-def make_family(name: FamilyName, sites: list[LocalSite], options: dict[str, Any]) -> Family:
-    """The family of that name over the sites.
+def make_family(name: FamilyName, sites: list[LocalSite], options: dict[str, Any], model: Model, x: Tensor) -> Family:
+    """The family of that name over the sites of a model of data x [B, *event].
 
     Raises:
-        PpvaeError: an unknown name or option, or a model without local latents.
+        PpvaeError: an unknown name or option, a model without local latents, or with some that the family cannot take.
     """
     from ppvae.registry import check_options
 
     cls = FAMILY_CLASSES[require.one_of("family", name, FAMILIES)]  # type: ignore[index]
-    check_options(name, cls, options, skip=("self", "sites"))
+    check_options(name, cls, options, skip=("self", "sites", "model", "x"))
     if not sites:
         if name == "mean-field":
             return MeanField(sites)
         raise PpvaeError(f"family {name!r} needs a local latent, and the model has none: leave family out")
+    if getattr(cls, "uses_model", False):
+        return cls(sites, model, x, **options)
     return cls(sites, **options)

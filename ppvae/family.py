@@ -33,15 +33,15 @@ def prepare(
         options: of the family.
 
     Raises:
-        PpvaeError: half a pair (a guide without phi, or phi without a guide), or a latent for which no mean
-            field exists (a count): the way out is to give a guide.
+        PpvaeError: half a pair (a guide without phi, or phi without a guide), a latent for which no mean
+            field exists (a count), where the way out is to give a guide, or one that the family named cannot take.
     """
     if model._family is not None or (family is None and overrides(model, "guide")):
         return model
     if family is None and model.phi:
         raise PpvaeError(f"{type(model).__name__} declares phi and no guide: write guide(x, phi), or drop phi")
     found = local_sites(model, x)
-    made = make_family(family or "mean-field", found, dict(options or {}))
+    made = make_family(family or "mean-field", found, dict(options or {}), model, x[:4])
     model._family = made
     model.phi = made.phi
     net = getattr(made, "net", None)

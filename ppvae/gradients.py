@@ -6,7 +6,6 @@ objective's, and whose gradient is the estimator's: whoever has it need not know
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -27,7 +26,7 @@ from ppvae.objectives import (
     normalised_weights,
 )
 from ppvae.posterior import Posterior
-from ppvae.sites import Grad, draw
+from ppvae.sites import Draws, Grad, draw
 
 Gradient = Literal["reparam", "stl", "dreg", "score", "loo", "vimco", "wake"]
 GRADIENTS: tuple[Gradient, ...] = get_args(Gradient)
@@ -137,6 +136,12 @@ class Estimator:
                 f"{type(model).__name__}'s guide owns weights ({', '.join(model.guide_modules)}), which have no copy "
                 "for each particle: dreg needs a guide of φ alone; use stl or reparam"
             )
+        # elsewhere θ's part in log q needs no care: stl leaves it in, its mean is 0; score functions weigh it as φ's
+        if self.gradient in ("dreg", "wake") and getattr(model._family, "uses_model", False):
+            others = {"dreg": "stl or reparam", "wake": "objective='iwae' with vimco or reparam"}[self.gradient]
+            raise PpvaeError(
+                f"θ takes part in the q of this family, and {self.gradient} is for a q of φ alone: use {others}"
+            )
         if self.gradient in ("loo", "vimco") and num_particles < 2:
             raise PpvaeError(f"{self.gradient} compares particles: num_particles must be ≥ 2, got {num_particles}")
 
@@ -146,16 +151,19 @@ class Estimator:
         posterior: Posterior,
         x: Tensor,
         num_particles: int,
-        values: Mapping[str, Tensor] | None = None,
+        draws: Draws | None = None,
     ) -> tuple[Tensor, Densities]:
-        """(objective [B] with the estimator's gradient, the densities behind it)."""
+        """(objective [B] with the estimator's gradient, the densities behind it).
+
+        `draws` that were made before, of the plain or the score-function gradient, stand in for fresh ones.
+        """
         assert self.gradient is not None
         if not torch.is_grad_enabled():
-            densities = score(model, x, draw(posterior, x, num_particles, values))
+            densities = score(model, x, draws or draw(posterior, x, num_particles))
             return self.value(densities), densities
         if self.gradient == "dreg":
-            return self._doubly(model, posterior, x, num_particles, values)
-        densities = score(model, x, draw(posterior, x, num_particles, values, _GRAD[self.gradient]))
+            return self._doubly(model, posterior, x, num_particles)
+        densities = score(model, x, draws or draw(posterior, x, num_particles, None, _GRAD[self.gradient]))
         if _GRAD[self.gradient] != "score":
             if not densities.reparameterized:
                 raise PpvaeError(
@@ -211,7 +219,6 @@ class Estimator:
         posterior: Posterior,
         x: Tensor,
         num_particles: int,
-        values: Mapping[str, Tensor] | None,
     ) -> tuple[Tensor, Densities]:
         """θ gets Σ w̄ ∂log w, φ gets Σ w̄² ∂log w through its draws: each particle has a copy of φ, whose gradient is
         multiplied by w̄ on its way back.
@@ -227,7 +234,7 @@ class Estimator:
             if copy.requires_grad:
                 copy.register_hook(weighed)
             copies[name] = copy
-        densities = score(model, x, draw(Posterior(model, copies), x, num_particles, values, "path"))
+        densities = score(model, x, draw(Posterior(model, copies), x, num_particles, None, "path"))
         if not densities.reparameterized or densities.enumerated:
             raise PpvaeError("dreg differentiates through every draw, and the guide has a discrete latent: use vimco")
         weights.append(normalised_weights(densities))
