@@ -78,7 +78,7 @@ def fit(
         objective: what is maximised: "elbo"; "iwae", the importance-weighted bound of num_particles draws; "rws",
             reweighted wake-sleep.
         inference_options: of the strategy, such as {"inner_steps": "converge"} or {"encoder": module}.
-        family: mean-field, full-covariance, low-rank, mixture, iaf or spline, in place of the model's own guide.
+        family: mean-field, full-covariance, low-rank, mixture, iaf, spline or ladder, in place of the model's own guide.
         family_options: of the family, such as {"rank": 2}.
         gradient: how its gradient is estimated: reparam, stl, dreg, score, loo, vimco or wake (`ppvae list` says which
             go together); where None, reparam (wake for rws).
