@@ -134,6 +134,13 @@ class Densities:
             name: known[name] if name in known else self.site_log_q[name] - self.site_log_prob[name] for name in self._q
         }
 
+    @property
+    def closed_form(self) -> bool:
+        """Whether no KL term is left to the draws: each is integrated, or its site is enumerated."""
+        if not self.sampled or self.enumerated:
+            return True
+        return self._analytic_kl().keys() == self._q.keys()
+
     def _analytic_kl(self) -> dict[str, Tensor]:
         if self._kl is None:
             self._kl = {}

@@ -6,6 +6,7 @@ import copy
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from ppvae import require
 from ppvae.check import check
 from ppvae.checkpoint import CHECKPOINT, Checkpoints
 from ppvae.data import Data, load_data
+from ppvae.densities import log_densities
 from ppvae.errors import PpvaeError
 from ppvae.families import FamilyName
 from ppvae.family import prepare
@@ -27,9 +29,11 @@ from ppvae.gradients import Estimator, Gradient
 from ppvae.local import Phi
 from ppvae.model import Model, overrides
 from ppvae.objectives import KL, ObjectiveName
-from ppvae.randomness import block_seed, forked, reseed
+from ppvae.posterior import Posterior
+from ppvae.randomness import block_seed, forked, reseed, seeded
 from ppvae.registry import check_options, option_names, strategy_class
 from ppvae.saving import CONFIG, is_finished, load, read_config, recipe, write_config, write_outcome
+from ppvae.strategy import Strategy
 from ppvae.training import Training
 
 Precision = Literal["32-true", "64-true", "bf16-mixed"]
@@ -78,10 +82,12 @@ def fit(
         objective: what is maximised: "elbo"; "iwae", the importance-weighted bound of num_particles draws; "rws",
             reweighted wake-sleep.
         inference_options: of the strategy, such as {"inner_steps": "converge"} or {"encoder": module}.
-        family: mean-field, full-covariance, low-rank, mixture, iaf, spline or ladder, in place of the model's own guide.
+        family: mean-field, full-covariance, low-rank, mixture, iaf, spline or ladder, in place of the model's own
+            guide.
         family_options: of the family, such as {"rank": 2}.
         gradient: how its gradient is estimated: reparam, stl, dreg, score, loo, vimco or wake (`ppvae list` says which
-            go together); where None, reparam (wake for rws).
+            go together); where None, reparam, but stl for an ELBO some of whose KL terms have no closed form (a chain
+            guide, a mixture, a flow): their noise would drown the rest; wake for rws.
         kl: "analytic" integrates KL terms in closed form where that is exact; "mc" uses the draws; where None,
             analytic if the gradient allows it.
         beta: weight of the KL terms (β-VAE).
@@ -171,8 +177,10 @@ def fit(
         if origin is None or (family, family_of) != (origin.settings.family, origin.settings.family_options):
             model._family = None
             prepare(model, x, family, family_of)
-        estimator.suits(model, num_particles)
         strategy = strategy_type(model, x, **options).to(x.dtype)
+        if objective == "elbo" and gradient is None and kl is None:
+            estimator = _quietest(estimator, model, strategy, data.draw(x[:2]))
+        estimator.suits(model, num_particles)
         if origin is not None and strategy.layout.entries.keys() == origin.strategy.layout.entries.keys():
             strategy.begin_from(partial(_posterior_of, origin, x, _trained_on(origin, data)), origin.strategy, x)
         settings = Settings(
@@ -284,6 +292,15 @@ def start(model: Model, data: Data) -> Tensor:
     except Exception as error:
         raise PpvaeError(f"{type(model).__name__}: start(x) fails on {data.name}, {require.show(error)}") from error
     return x
+
+
+def _quietest(estimator: Estimator, model: Model, strategy: Strategy, x: Tensor) -> Estimator:
+    """Sticking the landing where KL terms are left to the draws: the score of log q is noise without a mean there."""
+    with torch.no_grad(), seeded(0, device=x.device):
+        phi = strategy.layout.unpack(strategy.start.repeat(len(x), 1))
+        densities = log_densities(model, Posterior(model, phi), x)
+    noisy = densities.reparameterized and not densities.closed_form
+    return replace(estimator, gradient="stl", kl="mc") if noisy else estimator
 
 
 def _fabric(accelerator: str, precision: Precision) -> Fabric:
