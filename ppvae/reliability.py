@@ -1,4 +1,7 @@
-"""How far an importance-sampled estimate can be trusted: standard error, effective sample size, Pareto k̂."""
+"""How far an importance-sampled estimate can be trusted: standard error, effective sample size, Pareto k̂.
+
+And what may come nearer than the plain estimate: its Pareto-smoothed and jackknife values.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,9 @@ class Weights:
         lowest: min log w, [B].
         tail: the largest log weights, [M, B].
         running: K → log_mean of the first K draws [B], for the K of `checkpoints` so far.
+        half: log_mean of the first half of the draws [B], once they are there; NaN until then.
         _pending: weights not yet taken in: sorting many at once costs less.
+        _kept: all log weights, where smoothed values are wanted.
     """
 
     num_samples: int
@@ -52,16 +57,22 @@ class Weights:
     total_sq: Tensor
     lowest: Tensor
     tail: Tensor
+    half: Tensor
     running: dict[int, Tensor] = field(default_factory=dict)
     _pending: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     _waiting: int = 0
+    _kept: list[Tensor] | None = None
 
     @classmethod
-    def empty(cls, num_samples: int, like: Tensor) -> Weights:
-        """Ready for `num_samples` draws of the datapoints of `like` [B]; sums are kept in float64."""
+    def empty(cls, num_samples: int, like: Tensor, *, smooth: bool = False) -> Weights:
+        """Ready for `num_samples` draws of the datapoints of `like` [B]; sums are kept in float64.
+
+        With `smooth` every draw is kept, as `log_mean_psis` and `log_mean_jackknife` want it.
+        """
         nothing = torch.full(like.shape, -math.inf, dtype=torch.float64, device=like.device)
         zero = torch.zeros_like(nothing)
-        return cls(num_samples, 0, nothing, nothing, zero, zero, -nothing, nothing[None][:0])
+        kept = [] if smooth else None
+        return cls(num_samples, 0, nothing, nothing, zero, zero, -nothing, nothing[None][:0], zero / 0, _kept=kept)
 
     @property
     def tail_size(self) -> int:
@@ -78,13 +89,18 @@ class Weights:
     def _fold(self) -> None:
         log_w, bound = (torch.cat(part).double() for part in zip(*self._pending, strict=True))
         self._pending, self._waiting = [], 0
+        if self._kept is not None:
+            self._kept.append(log_w)
         before, self.count = self.count, self.count + len(log_w)
-        due = [k for k in checkpoints(self.num_samples) if before < k <= self.count]
+        reported, half = checkpoints(self.num_samples), self.num_samples // 2
+        due = sorted({k for k in (*reported, half) if before < k <= self.count})
         for part in log_w.tensor_split([k - before for k in due if k < self.count]):
             self.log_sum = torch.logaddexp(self.log_sum, part.logsumexp(0))
             before += len(part)
-            if before in due:
+            if before in due and before in reported:
                 self.running[before] = self.log_sum - math.log(before)
+            if before == half:
+                self.half = self.log_sum - math.log(half)
         self.log_sum_sq = torch.logaddexp(self.log_sum_sq, (2 * log_w).logsumexp(0))
         self.total = self.total + bound.sum(0)
         self.total_sq = self.total_sq + bound.square().sum(0)
@@ -95,6 +111,58 @@ class Weights:
     def log_mean(self) -> Tensor:
         """log (1/S) Σ w: the estimate of log p(x), [B]."""
         return self.log_sum - math.log(self.count)
+
+    def last_doubling(self) -> Tensor:
+        """L_S − L_{⌊S/2⌋}: what the second half of the draws added to the estimate, [B]; NaN for one draw.
+
+        Where the bias falls as 1/S, its mean over data is about what is still missing at S.
+        """
+        return self.log_mean() - self.half
+
+    def log_mean_psis(self) -> Tensor:
+        """log (1/S) Σ w with the upper tail of w Pareto-smoothed, [B] (Vehtari, Simpson, Gelman, Yao & Gabry 2024).
+
+        No lower bound. Equal to `log_mean` where k̂ is undefined: there is no tail to smooth.
+
+        Raises:
+            ValueError: the draws were not kept.
+        """
+        log_w, out = self._all().cpu().numpy(), self.log_mean().clone()
+        for i in (~self.khat().isnan()).nonzero().flatten().tolist():
+            column = log_w[:, i]
+            smoothed = array_stats.psislw(-column)[0]  # normalised; what is below the tail tells by how much
+            below = np.argsort(column - column.max())[self.count - self.tail_size]
+            value = float(column[below] - smoothed[below]) - math.log(self.count)
+            if math.isfinite(value):
+                out[i] = value
+        return out
+
+    def log_mean_jackknife(self) -> Tensor:
+        """S L_S − (S − 1) · the mean of L_{S−1} that leave one draw out, [B] (Nowozin 2018, first order).
+
+        It takes the 1/S term of the bias away, and is no lower bound. NaN for one draw, and where a single draw has
+        all the weight.
+
+        Raises:
+            ValueError: the draws were not kept.
+        """
+        log_w, s = self._all(), self.count
+        if s < 2:
+            return torch.full_like(self.log_sum, math.nan)
+        log_share = log_w - self.log_sum
+        top = log_w.argmax(0, keepdim=True)
+        # log (1 − share); of the largest weight, whose share may round to 1, by the sum of the others
+        rest = torch.log1p(-log_share.exp().clamp_max(0.5))
+        others = log_w.scatter(0, top, -math.inf).logsumexp(0, keepdim=True) - self.log_sum
+        rest = rest.scatter(0, top, others)
+        value = self.log_mean() + (s - 1) * math.log1p(-1 / s) - (s - 1) / s * rest.sum(0)
+        value = torch.where(self.log_sum == -math.inf, self.log_sum, value)
+        return torch.where(value == math.inf, math.nan, value)
+
+    def _all(self) -> Tensor:
+        if self._kept is None:
+            raise ValueError("draws are kept with smooth=True alone")
+        return torch.cat(self._kept)
 
     def mean_log(self) -> Tensor:
         """The estimate of the ELBO, [B]."""
@@ -132,6 +200,10 @@ class Weights:
         tail, lowest = self.tail.cpu().numpy(), self.lowest.cpu().numpy()
         for i in (~self.constant()).nonzero().flatten().tolist():
             if len(np.unique(tail[:, i])) < max(5, len(tail) // 4) or not np.isfinite(tail[:, i]).all():
+                continue
+            low, quarter = tail[-1, i], tail[-1 - round(len(tail) / 4), i]
+            if np.exp(quarter - tail[0, i]) == np.exp(low - tail[0, i]):  # the fit would divide by their difference
+                out[i] = math.inf if quarter > low else math.nan  # a few draws outweigh all others, or many are equal
                 continue
             # the fit reads nothing below the tail but how many draws there are; psislw takes − log w
             log_w = np.full(self.count, min(lowest[i], tail[-1, i]))

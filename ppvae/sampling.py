@@ -17,6 +17,7 @@ from ppvae.check import one_line
 from ppvae.errors import PpvaeError
 from ppvae.evidence.method import DATA_BLOCK
 from ppvae.fitted import Fit, require_fit
+from ppvae.posterior import Posterior
 from ppvae.randomness import block_seed, forked, reseed
 from ppvae.sites import sample_sites
 
@@ -79,18 +80,20 @@ def reconstruct(fit: Fit, x: Tensor, index: Tensor | None = None, *, seed: int =
     require.count("seed", seed, least=0)
     x = fit.as_input(x)
     posterior = fit.posterior(x, index, seed=seed)
+    return _in_blocks(fit, len(x), (seed, _STREAM_RECONSTRUCT), lambda index: replicate(fit, posterior, x, index))
 
-    def block(index: Tensor) -> Samples:
-        rows = x[index]
-        known = poutine.trace(posterior.select(index)).get_trace(rows)
+
+def replicate(fit: Fit, posterior: Posterior, x: Tensor, index: Tensor) -> Samples:
+    """One draw of z ~ q(z | x) and of data from p(x | z) for each of the positions `index` [n] in x, from the global
+    generator as it stands."""
+    rows = x[index]
+    known = poutine.trace(posterior.select(index)).get_trace(rows)
+    program = poutine.replay(fit.model, trace=known)
+    sites = sample_sites(poutine.trace(program).get_trace(rows))
+    if any(site["infer"].get("enumerate") == "parallel" and name not in known for name, site in sites.items()):
+        known = poutine.trace(infer_discrete(program, first_available_dim=-2)).get_trace(rows)
         program = poutine.replay(fit.model, trace=known)
-        sites = sample_sites(poutine.trace(program).get_trace(rows))
-        if any(site["infer"].get("enumerate") == "parallel" and name not in known for name, site in sites.items()):
-            known = poutine.trace(infer_discrete(program, first_available_dim=-2)).get_trace(rows)
-            program = poutine.replay(fit.model, trace=known)
-        return _run(fit, program, rows)
-
-    return _in_blocks(fit, len(x), (seed, _STREAM_RECONSTRUCT), block)
+    return _run(fit, program, rows)
 
 
 def _in_blocks(fit: Fit, size: int, key: tuple[int, int], block: Callable[[Tensor], Samples]) -> Samples:
