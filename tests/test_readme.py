@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from ppvae import evidence
 from ppvae.gradients import table
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -26,3 +27,7 @@ def test_every_file_and_picture_that_the_readme_links_exists() -> None:
 
 def test_the_table_of_gradients_is_the_code_s() -> None:
     assert table() in README
+
+
+def test_the_table_of_methods_is_the_code_s() -> None:
+    assert evidence.table() in README
