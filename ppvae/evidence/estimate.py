@@ -18,21 +18,27 @@ from ppvae.reliability import Weights
 COLUMNS = {
     "log_marginal": "nats/datum",
     "log_marginal_se": "nats/datum",
+    "last_doubling": "nats/datum",
     "elbo": "nats/datum",
     "elbo_se": "nats/datum",
     "ess": "draws",
     "khat": "",
     "ok": "",
 }
+#: the same of values that are no lower bounds, estimated where asked
+SMOOTHED = {"log_marginal_psis": "nats/datum", "log_marginal_jackknife": "nats/datum"}
 Estimates = dict[str, Tensor]
 #: the stream of random numbers of reported values; pilots have others
 REPORTED = 3
 
 
 def answer(asked: Question, source: Sampler | Certain, stream: int = REPORTED) -> Estimates:
-    """The columns of `COLUMNS`, each [A], and where there were draws `running` [A, checkpoints of S]."""
+    """The columns of `COLUMNS`, each [A], and where there were draws `running` [A, checkpoints of S].
+
+    With `asked.smooth` those of `SMOOTHED` besides.
+    """
     return (
-        certain(source.log_marginal, error=source.error)
+        certain(source.log_marginal, error=source.error, smooth=asked.smooth)
         if isinstance(source, Certain)
         else _estimate(asked, source, stream)
     )
@@ -47,29 +53,31 @@ def _estimate(asked: Question, sampler: Sampler, stream: int) -> Estimates:
     bar = Progress(asked.progress, wanted, "log p(x)")
     with bar, torch.no_grad(), forked(device), pyro.validation_enabled(False):
         for number, block in asked.blocks():
-            weights = Weights.empty(asked.num_samples, _floating(asked.x).new_empty(len(block.rows)))
+            like = _floating(asked.x).new_empty(len(block.rows))
+            weights = Weights.empty(asked.num_samples, like, smooth=asked.smooth)
             size = max(1, asked.chunk_size // len(block.rows))
             part = None
             for at in range(0, asked.num_samples, PARTICLE_BLOCK):
                 reseed(block_seed(asked.seed, stream, number, at // PARTICLE_BLOCK), device)
                 for drawn in sampler.weights(block, min(PARTICLE_BLOCK, asked.num_samples - at), size):
                     if drawn.exact:
-                        part = certain(drawn.log_weight[0], drawn.bound[0])
+                        part = certain(drawn.log_weight[0], drawn.bound[0], smooth=asked.smooth)
                         break
                     weights.add(drawn.log_weight, drawn.bound)
                 if part is not None:
                     break
-            parts.append(_summary(weights) if part is None else part)
+            parts.append(_summary(weights, asked.smooth) if part is None else part)
             done += len(block.rows)
             bar.update(done)
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def _summary(weights: Weights) -> Estimates:
+def _summary(weights: Weights, smooth: bool) -> Estimates:
     khat = weights.khat()
-    return {
+    found = {
         "log_marginal": weights.log_mean(),
         "log_marginal_se": weights.standard_error(),
+        "last_doubling": weights.last_doubling(),
         "elbo": weights.mean_log(),
         "elbo_se": weights.mean_log_se(),
         "ess": weights.ess(),
@@ -77,9 +85,15 @@ def _summary(weights: Weights) -> Estimates:
         "ok": weights.ok(khat),
         "running": torch.stack(list(weights.running.values()), -1),
     }
+    if smooth:
+        found["log_marginal_psis"] = weights.log_mean_psis()
+        found["log_marginal_jackknife"] = weights.log_mean_jackknife()
+    return found
 
 
-def certain(log_marginal: Tensor, elbo: Tensor | None = None, error: Tensor | None = None) -> Estimates:
+def certain(
+    log_marginal: Tensor, elbo: Tensor | None = None, error: Tensor | None = None, *, smooth: bool = False
+) -> Estimates:
     """The columns of values known without draws."""
     value = log_marginal.double()
     nan = torch.full_like(value, math.nan)
@@ -87,11 +101,13 @@ def certain(log_marginal: Tensor, elbo: Tensor | None = None, error: Tensor | No
     return {
         "log_marginal": value,
         "log_marginal_se": torch.zeros_like(value) if error is None else error.double(),
+        "last_doubling": nan,
         "elbo": bound,
         "elbo_se": 0 * bound,
         "ess": nan,
         "khat": nan,
         "ok": value.isfinite(),
+        **(dict.fromkeys(SMOOTHED, value) if smooth else {}),
     }
 
 

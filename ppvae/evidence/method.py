@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ppvae import require
+from ppvae.compiled import CompiledJoint
 from ppvae.errors import PpvaeError
 from ppvae.fitted import Fit
 from ppvae.model import Model
@@ -42,11 +44,13 @@ class Block:
         positions: [DATA_BLOCK] into the data; the last datum again beyond the end.
         rows: [B], which of them are wanted.
         data: all data [N, *event].
+        joint: the model's log p(x, z), compiled, or None.
     """
 
     positions: Tensor
     rows: Tensor
     data: Tensor
+    joint: CompiledJoint | None = None
 
     @property
     def wanted(self) -> Tensor:
@@ -130,6 +134,8 @@ class Question:
         num_samples: draws that each datum will get.
         chunk_size: particles × datapoints at once.
         positions: [A] of the data that are wanted, in x.
+        compile: run the model compiled.
+        smooth: whether values that are no lower bounds are wanted besides.
     """
 
     fit: Fit
@@ -140,6 +146,8 @@ class Question:
     chunk_size: int = DATA_BLOCK * PARTICLE_BLOCK
     progress: bool | None = False
     positions: Tensor | None = None
+    compile: bool = False
+    smooth: bool = False
 
     @property
     def model(self) -> Model:
@@ -155,16 +163,33 @@ class Question:
         """The continuous latents; raises PpvaeError where there are none, or a drawn discrete one."""
         return Target(self.model, self.x)
 
+    @cached_property
+    def joint(self) -> CompiledJoint | None:
+        """log p(x, z) compiled, where that was asked for."""
+        return CompiledJoint(self.model) if self.compile else None
+
+    @property
+    def everyone(self) -> Tensor:
+        """Positions of all data, [N]."""
+        return torch.arange(len(self.x), device=self.x.device)
+
+    def at(self, positions: Tensor, num_samples: int | None = None) -> Question:
+        """The same about some of the data, what is known of q kept."""
+        other = copy.copy(self)
+        other.positions = positions.sort().values
+        other.num_samples = self.num_samples if num_samples is None else num_samples
+        return other
+
     def blocks(self) -> Iterator[tuple[int, Block]]:
         """(number, block) of every block that has wanted data."""
         size = len(self.x)
-        wanted = torch.arange(size, device=self.x.device) if self.positions is None else self.positions
+        wanted = self.everyone if self.positions is None else self.positions
         for number in range((size + DATA_BLOCK - 1) // DATA_BLOCK):
             first = number * DATA_BLOCK
             rows = wanted[(wanted >= first) & (wanted < first + DATA_BLOCK)] - first
             if len(rows):
                 positions = (first + torch.arange(DATA_BLOCK, device=self.x.device)).clamp_max(size - 1)
-                yield number, Block(positions, rows, self.x)
+                yield number, Block(positions, rows, self.x, self.joint)
 
 
 @dataclass(frozen=True)
