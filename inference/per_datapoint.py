@@ -9,7 +9,6 @@ of its own, so a step costs the same for any number of datapoints.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -19,12 +18,9 @@ import ppvae
 from ppvae import require
 from ppvae.local import Phi
 from ppvae.posterior import Posterior
-from ppvae.randomness import block_seed
+from ppvae.refinement import optimise_rows, row_blocks
 from ppvae.rows import RowFit, RowState, adam_step, fit_rows, row_gradient
 from ppvae.strategy import Batch, Bound
-
-#: rows of new data optimised at once: enough to fill the processor, few enough that memory does not grow with the data
-_BLOCK = 500
 
 
 @ppvae.register("per-datapoint", compare={})
@@ -84,7 +80,7 @@ class PerDatapoint(ppvae.Strategy):
     def begin_from(self, posterior: Callable[[Tensor], Phi], other: ppvae.Strategy, x: Tensor) -> None:
         """Go on from the other's φ of every training datum."""
         with torch.no_grad():
-            for at in torch.arange(len(x), device=x.device).split(_BLOCK):
+            for _, at in row_blocks(len(x), x.device):
                 self.table.data[at] = self.layout.pack(posterior(at), len(at)).to(self.table)
 
     def dense_parameters(self) -> list[nn.Parameter]:
@@ -102,12 +98,16 @@ class PerDatapoint(ppvae.Strategy):
 
     def infer(self, x: Tensor, bound: Bound, *, seed: int = 0, start: Tensor | None = None) -> Posterior:
         rows = self.start.repeat(len(x), 1) if start is None else start
-        fitted = [
-            self._converge(rows[at], replace(bound, x=x[at], block=_BLOCK), block_seed(seed, block))
-            for block, at in enumerate(torch.arange(len(x), device=x.device).split(_BLOCK))
-        ]
-        phi = self.layout.unpack(torch.cat([part.rows for part in fitted]))
-        return Posterior(bound.model, phi, torch.cat([part.converged for part in fitted]))
+        found = optimise_rows(
+            rows,
+            bound,
+            self.layout,
+            lr=self.lr,
+            max_steps=self.max_steps,
+            tolerance=self.tolerance,
+            seed=seed,
+        )
+        return Posterior(bound.model, self.layout.unpack(found.rows), found.converged)
 
     def _converge(self, rows: Tensor, bound: Bound, seed: int) -> RowFit:
         return fit_rows(

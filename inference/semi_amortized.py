@@ -19,10 +19,8 @@ from ppvae.inference.amortized import Amortized
 from ppvae.local import Phi
 from ppvae.posterior import Posterior
 from ppvae.randomness import block_seed, forked, reseed
+from ppvae.refinement import ROW_BLOCK, row_blocks
 from ppvae.strategy import Batch, Bound
-
-#: rows of new data refined at once; draws are made for whole blocks, so that a datum's depend on its position alone
-_BLOCK = 500
 
 
 @ppvae.register("semi-amortized")
@@ -86,9 +84,9 @@ class SemiAmortized(Amortized):
     def infer(self, x: Tensor, bound: Bound, *, seed: int = 0, start: Tensor | None = None) -> Posterior:
         rows = []
         with forked(x.device):
-            for block, at in enumerate(torch.arange(len(x), device=x.device).split(_BLOCK)):
+            for block, at in row_blocks(len(x), x.device):
                 reseed(block_seed(seed, block), x.device)
-                part = replace(bound, x=x[at], block=_BLOCK)
+                part = replace(bound, x=x[at], block=ROW_BLOCK)
                 with torch.no_grad():
                     proposed = self.propose(x[at]) if self.layout.width else self.start.repeat(len(at), 1)
                 rows.append(self._refine(proposed, part, keep=False) if self.layout.width else proposed)

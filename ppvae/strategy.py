@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import TransformedDistribution
 
 from ppvae.errors import PpvaeError
 from ppvae.gradients import Estimator
 from ppvae.local import Phi
 from ppvae.model import Model
 from ppvae.posterior import Posterior
-from ppvae.sites import draw
+from ppvae.sites import Draws, draw
 
 
 @dataclass(frozen=True)
@@ -42,20 +43,26 @@ class Bound:
     def __call__(self, phi: Phi, which: Tensor | None = None) -> Tensor:
         x = self.x if which is None else self.x[which]
         posterior = Posterior(self.model, phi)
-        values = None if self.block is None else self._values(posterior, x, which)
-        return self.estimator.estimate(self.model, posterior, x, self.num_particles, values)[0]
+        draws = None if self.block is None else self._draws(posterior, x, which, self.block)
+        return self.estimator.estimate(self.model, posterior, x, self.num_particles, draws)[0]
 
-    def _values(self, posterior: Posterior, x: Tensor, which: Tensor | None) -> dict[str, Tensor] | None:
+    def _draws(self, posterior: Posterior, x: Tensor, which: Tensor | None, block: int) -> Draws:
         """Draws for the positions `which`, out of draws for every position of the block; they carry φ's gradient."""
-        assert self.block is not None
         which = torch.arange(len(x), device=x.device) if which is None else which
-        row = torch.zeros(self.block, dtype=torch.long, device=x.device)  # any row does where nobody looks
+        row = torch.zeros(block, dtype=torch.long, device=x.device)  # any row does where nobody looks
         row[which] = torch.arange(len(x), device=x.device)
-        draws = draw(posterior.select(row), x[row], self.num_particles)
-        if not draws.sites or any(site.weight is not None for site in draws.sites.values()):
-            return None  # enumerated: there is no noise to keep in place
-        values = {name: value[:, which] for name, value in draws.raw_values.items()}
-        return {name: value.detach() for name, value in values.items()} if self.estimator.by_score else values
+        by_score = self.estimator.by_score
+        all_of = draw(posterior.select(row), x[row], self.num_particles, grad="score" if by_score else "full")
+        if any(site.weight is not None for site in all_of.sites.values()):
+            return all_of.part(which, slice(None))
+        values = {name: value[:, which] for name, value in all_of.raw_values.items()}
+        # once more through the guide: KL terms are integrated with the distributions of x alone
+        draws = draw(posterior, x, self.num_particles, values)
+        draws.reparameterized = all_of.reparameterized
+        for name, site in all_of.sites.items():
+            if isinstance(site.fn, TransformedDistribution) and not by_score:  # a flow would have to be inverted
+                draws.sites[name]._log_prob = site.log_prob[:, which]
+        return draws
 
 
 class Strategy(nn.Module):
