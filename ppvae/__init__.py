@@ -12,6 +12,12 @@ from ppvae.fitted import Fit
 from ppvae.fitting import fit
 from ppvae.local import Local, Phi
 from ppvae.marginal import log_marginal, summarise
+from ppvae.bdmc import bdmc
+from ppvae.gaps import gaps
+from ppvae.calibration import sbc
+from ppvae.predictive import posterior_predictive_check
+from ppvae.latent_usage import latent_usage
+from ppvae.exchange import to_datatree
 from ppvae.model import Model
 from ppvae.objectives import elbo, iwae
 from ppvae.gradients import Estimator
@@ -48,14 +54,17 @@ __all__ = [
     "Samples",
     "Strategy",
     "as_pyro",
+    "bdmc",
     "check",
     "compare",
     "create",
     "elbo",
     "fit",
+    "gaps",
     "gradient_variance",
     "inference",
     "iwae",
+    "latent_usage",
     "list_data",
     "list_inference",
     "list_models",
@@ -64,10 +73,13 @@ __all__ = [
     "log_densities",
     "log_marginal",
     "models",
+    "posterior_predictive_check",
     "prepare",
     "reconstruct",
     "register",
     "require",
     "sample",
+    "sbc",
     "summarise",
+    "to_datatree",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from ppvae.errors import PpvaeError
 
 Treatment = Literal["static", "dynamic", "threshold", "real", "standardised", "binary"]
 Split = Literal["train", "valid", "test"]
+Method = Literal["auto", "uniform", "prior", "importance", "refined", "laplace", "ais", "exact"]
 _console = Console(width=None if sys.stdout.isatty() else 160)
 
 
@@ -28,6 +30,7 @@ def list_command(runs: bool = False, folder: str = "runs") -> None:
         folder: where the runs are.
     """
     import ppvae
+    from ppvae.evidence import METHODS
     from ppvae.families import FAMILY_CLASSES
     from ppvae.gradients import MEANING, TOGETHER
     from ppvae.registry import model_class, strategy_class
@@ -49,6 +52,7 @@ def list_command(runs: bool = False, folder: str = "runs") -> None:
         "family": {name: first_line(cls) for name, cls in FAMILY_CLASSES.items()},
         "objective": {name: f"gradient: {', '.join(together)}" for name, together in TOGETHER.items()},
         "gradient": {**MEANING},
+        "log p(x)": {name: method.summary for name, method in METHODS.items()},
         "data": dict.fromkeys(ppvae.list_data(), ""),
     }
     for title, lines in entries.items():
@@ -196,7 +200,10 @@ def _fit(
 def evaluate_command(
     run: str,
     num_samples: int = 1000,
-    method: Literal["importance", "exact"] = "importance",
+    method: Method = "auto",
+    options: dict[str, Any] | None = None,
+    num_gaps: int = 0,
+    compile: bool = False,
     data: str | None = None,
     split: Split = "test",
     treatment: Treatment | None = None,
@@ -211,8 +218,12 @@ def evaluate_command(
 
     Args:
         run: folder of a saved fit.
-        num_samples: importance samples a datum.
-        method: importance, or exact where the model has a closed form.
+        num_samples: draws a datum.
+        method: auto goes, for each datum, from importance sampling to refined, Laplace and annealed proposals until the
+            weights pass; the others are one method for all.
+        options: of the method, such as --options '{widen: 1.2}', or of auto: --options '{max_seconds: 30}'.
+        num_gaps: of so many data, what the family and what the encoder (or the rows) lose.
+        compile: run the model compiled; pays for itself in long evaluations.
         data: other data than the fit's own.
         split: which part of the data.
         treatment: where it should differ from the fit's own.
@@ -224,6 +235,8 @@ def evaluate_command(
         overwrite: replace the results that the run has.
         seed: of the draws.
     """
+    import numpy as np
+
     import ppvae
     from ppvae.compare import EVIDENCE, RESULTS
     from ppvae.evaluation import evaluate, observations, write_evidence
@@ -247,36 +260,40 @@ def evaluate_command(
     loaded = ppvae.load_data(**arguments)
     x = fitted.as_input(observations(loaded, split, num_data))
     ppvae.check(fitted.model, x[:7])  # values outside the support of the likelihood, as of another treatment
-    row = None
-    if method == "importance":
-        row, estimates = evaluate(
-            fitted, loaded, name=_name(place), num_samples=num_samples, num_test=num_data, seed=seed, split=split,
-            progress=None,
-        )  # fmt: skip
-    else:
-        estimates = ppvae.log_marginal(fitted, x, num_samples=num_samples, method=method, seed=seed)
+    row, estimates = evaluate(
+        fitted, loaded, name=_name(place), num_samples=num_samples, num_test=num_data, method=method,
+        method_options=options, num_gaps=num_gaps, compile=compile, seed=seed, split=split, progress=None,
+    )  # fmt: skip
     mean, bound = ppvae.summarise(estimates), ppvae.summarise(estimates, "elbo")
+    passed, ess = float(estimates["ok"].mean()), estimates["ess"]
     print(f"{loaded.name} ({loaded.treatment}), {len(x)} {split} data, {own.inference}, nats/datum")
-    if method == "importance":
-        print(f"ELBO              {bound.mean:10.3f} ± {_error(bound.mc_se)}")
+    print(f"ELBO              {bound.mean:10.3f} ± {_error(bound.mc_se)}")
+    print(f"importance bound  {row.iwae_bound or math.nan:10.3f}   {num_samples} draws of q as it is")
     print(
-        f"log p(x)          {mean.mean:10.3f} ± {_error(mean.mc_se)} sampling, "
+        f"log p(x)        {'≥' if passed < 1 else ' '} {mean.mean:10.3f} ± {_error(mean.mc_se)} sampling, "
         f"± {_error(mean.data_se)} from so many data"
     )
-    if bool(estimates["ess"].notnull().any()):
-        passed, ess = float(estimates["ok"].mean()), estimates["ess"]
+    methods, counts = np.unique(estimates["method"], return_counts=True)
+    shares = (f"{name} {100 * count / len(x):.0f}%" for name, count in zip(methods, counts, strict=True))
+    print(f"method            {', '.join(shares)}")
+    if bool(ess.notnull().any()):
         print(f"effective samples {float(ess.median()):10.0f} median, {float(ess.min()):.0f} least, of {num_samples}")
         limit = khat_threshold(num_samples)
         print(f"reliable          {100 * passed:9.0f}% of the data: k̂ ≤ {limit:.2f} and 100 effective samples")
-        print("                  an estimate that is not reliable is a lower bound in expectation")
+        if passed < 1:
+            print("                  the estimate of a datum that is not reliable is a lower bound in expectation")
+    for column, lost in (("approximation_gap", "by the family"), ("amortization_gap", "by where φ comes from")):
+        if column in estimates:
+            gap = ppvae.summarise(estimates.dropna("datum", subset=[column]), column)
+            print(f"lost              {gap.mean:10.3f} ± {_error(gap.mc_se)} {lost} ({num_gaps} data)")
     if target is not None:
         write_evidence(target, estimates)
         print(f"estimates of every datum: {target}")
-    elif row is not None and (overwrite or not (place / RESULTS).exists()):
+    elif overwrite or not (place / RESULTS).exists():
         write_evidence(place / EVIDENCE, estimates)
         write_results(place / RESULTS, [row], 0.0)
         print(f"{place / RESULTS}  {place / EVIDENCE}; next: ppvae report {place}")
-    elif row is not None:
+    else:
         print(f"{place / RESULTS} is there already and was left alone: --overwrite replaces it, --out writes elsewhere")
 
 
@@ -285,6 +302,7 @@ def compare_command(
     inference: list[str] | str | None = None,
     data: str | None = None,
     seeds: list[int] | int | None = None,
+    families: list[str] | str | None = None,
     run_dir: str | None = None,
     resume: str | None = None,
     model: dict[str, Any] | None = None,
@@ -296,6 +314,9 @@ def compare_command(
     labels: str | None = None,
     num_test: int | None = None,
     num_samples: int = 1000,
+    method: Method = "auto",
+    method_options: dict[str, Any] | None = None,
+    num_gaps: int = 0,
     max_seconds: float | None = None,
     tune: bool = False,
     tune_seconds: float = 5.0,
@@ -311,6 +332,7 @@ def compare_command(
         inference: strategies, a list or one name (default: all that the model allows).
         data: a named data set, or a .npy, .npz or .csv file (default: the model's own, else digits).
         seeds: of initialisation, training and evaluation: --seeds '[0, 1]', or one (default: 0, 1, 2).
+        families: what q may look like, such as --families '[own, full-covariance, iaf]' (default: the model's own).
         run_dir: a new folder for the run (default: runs/compare-DATE-TIME).
         resume: folder of a comparison to go on with where it stopped; takes no other option.
         model: options of every model, such as --model.latent_dim 30; `ppvae compare MODEL --help` lists them.
@@ -321,7 +343,10 @@ def compare_command(
         num_train: only the first so many training data.
         labels: column of a .csv, by name or number, that is no part of x.
         num_test: only the first so many test data.
-        num_samples: importance samples a datum.
+        num_samples: draws a datum.
+        method: how log p(x) is estimated; auto escalates for each datum until its weights pass.
+        method_options: of the method, such as --method_options '{max_seconds: 30}' for auto.
+        num_gaps: of so many test data, what the family and what the encoder (or the rows) lose.
         max_seconds: of training, for each fit: all strategies on the same budget.
         tune: choose each strategy's learning rates first, on the validation bound, from a small grid.
         tune_seconds: of training for each point of that grid.
@@ -330,6 +355,7 @@ def compare_command(
     from ppvae.files import fresh_path
     from ppvae.planning import option_names_of_fit
     from ppvae.report import write_report
+    from ppvae.results import shown
     from ppvae.saving import read_config
     from ppvae.table import tables
 
@@ -339,8 +365,9 @@ def compare_command(
     for option in settings:
         require.one_of("option of fit", option, option_names_of_fit())
     arguments: dict[str, Any] = {
-        "models": models, "inference": inference, "data": data, "seeds": seeds, "treatment": treatment, "root": root,
-        "num_train": num_train, "labels": _column(labels), "num_test": num_test, "num_samples": num_samples,
+        "models": models, "inference": inference, "data": data, "seeds": seeds, "families": families,
+        "treatment": treatment, "root": root, "num_train": num_train, "labels": _column(labels), "num_test": num_test,
+        "num_samples": num_samples, "method": method, "method_options": method_options, "num_gaps": num_gaps,
         "model_options": model, "inference_options": inference_options, "tune": tune, "tune_seconds": tune_seconds,
         **settings,
     }  # fmt: skip
@@ -365,9 +392,10 @@ def compare_command(
         _console.print(table)
     for trial in found.tuning:
         if trial.chosen:
-            tried = [t for t in found.tuning if (t.model, t.inference) == (trial.model, trial.inference)]
+            tried = [t for t in found.tuning if t.key == trial.key]
             spent = sum(t.seconds for t in tried)
-            print(f"tuned {trial.model} {trial.inference}: {trial.options} of {len(tried)} tried in {spent:.0f} s")
+            how = shown(trial.inference, trial.family)
+            print(f"tuned {trial.model} {how}: {trial.options} of {len(tried)} tried in {spent:.0f} s")
     print(f"{found.run_dir / RESULTS}  {report}  ({time.perf_counter() - started:.0f} s)")
 
 

@@ -16,8 +16,10 @@ from ppvae import require
 from ppvae.data import Data
 from ppvae.errors import Interrupted, PpvaeError
 from ppvae.evaluation import evaluate, write_evidence
+from ppvae.evidence.auto import AUTO
 from ppvae.files import as_folder, free_directory, not_there, remove_empty
 from ppvae.fitting import fit
+from ppvae.marginal import check_method
 from ppvae.planning import Job, Models, plan
 from ppvae.progress import Progress
 from ppvae.randomness import seeded
@@ -28,6 +30,8 @@ from ppvae.tuning import Trial
 from ppvae.tuning import tune as choose
 
 RESULTS, EVIDENCE, FITS, TUNING = "results.json", "evidence.nc", "fits", "tuning.json"
+#: annealing alone would take longer than the whole main job may
+_MAIN_JOB: Mapping[str, Any] = {"methods": ("refined", "laplace")}
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ def compare(
     inference: Sequence[str] | str | None = None,
     data: str | os.PathLike[str] | Data | None = None,
     seeds: Sequence[int] | int = (0, 1, 2),
+    families: Sequence[str] | str | None = None,
     *,
     treatment: str | None = None,
     root: str | os.PathLike[str] | None = None,
@@ -51,6 +56,9 @@ def compare(
     labels: str | int | None = None,
     num_test: int | None = None,
     num_samples: int = 1000,
+    method: str = AUTO,
+    method_options: Mapping[str, Any] | None = None,
+    num_gaps: int = 0,
     model_options: Mapping[str, Any] | None = None,
     inference_options: Mapping[str, Any] | None = None,
     run_dir: str | os.PathLike[str] | None = None,
@@ -70,9 +78,14 @@ def compare(
             per-datapoint, amortized and exact).
         data: a name, a file or a `Data`; where None, each model's own of the main job, else digits.
         seeds: of initialisation, training and evaluation.
+        families: of `ppvae.families.FAMILIES`, or "own" for the model's own guide; each goes with every strategy that
+            takes it. Where None, the model's own.
         treatment, root, num_train, labels: as `load_data` has them.
         num_test: only the first so many test data.
         num_samples: importance samples a datum.
+        method, method_options: of `log_marginal`: how log p(x) is estimated.
+        num_gaps: of so many test data, what the family and what the encoder (or the rows) lose besides: see
+            `ppvae.gaps`.
         model_options: constructor arguments, for every model.
         inference_options: {strategy: its options}.
         run_dir: a new directory: results.json is written anew after each row, fits/ keeps every fit with its
@@ -90,18 +103,24 @@ def compare(
         Interrupted: Ctrl-C, where run_dir keeps what there is.
     """
     started = time.perf_counter()
-    jobs = plan(models, inference, data, seeds, treatment=treatment, root=root, num_train=num_train, labels=labels,
-                model_options=model_options, inference_options=inference_options, fit_options=fit_options)  # fmt: skip
+    jobs = plan(
+        models, inference, data, seeds, families, treatment=treatment, root=root, num_train=num_train, labels=labels,
+        model_options=model_options, inference_options=inference_options, fit_options=fit_options,
+    )  # fmt: skip
     require.count("num_samples", num_samples)
     if num_test is not None:
         require.count("num_test", num_test)
     require.positive("tune_seconds", tune_seconds)
+    require.count("num_gaps", num_gaps, least=0)
+    check_method(method, method_options)
     if resume and run_dir is None:
         raise PpvaeError("resume needs run_dir: the folder of the comparison to go on with")
     arguments = {
-        "models": models, "inference": inference, "data": data, "seeds": seeds, "treatment": treatment, "root": root,
-        "num_train": num_train, "labels": labels, "num_test": num_test, "num_samples": num_samples,
-        "model": model_options, "inference_options": inference_options, "fit": fit_options,
+        "models": models, "inference": inference, "data": data, "seeds": seeds, "families": families,
+        "treatment": treatment, "root": root, "num_train": num_train, "labels": labels, "num_test": num_test,
+        "num_samples": num_samples, **({"method": method} if method != AUTO else {}), "method_options": method_options,
+        **({"num_gaps": num_gaps} if num_gaps else {}), "model": model_options, "inference_options": inference_options,
+        "fit": fit_options,
         **({"tune": True, "tune_seconds": tune_seconds} if tune else {}),
     }  # fmt: skip
     where = None if run_dir is None else as_folder(run_dir)
@@ -110,6 +129,12 @@ def compare(
     if where is not None:
         _place(where, arguments, resume)
     places = _places(jobs)
+    if models is None and method == AUTO and method_options is None:
+        method_options = _MAIN_JOB
+    judged: dict[str, Any] = {
+        "num_samples": num_samples, "num_test": num_test, "method": method, "method_options": method_options,
+        "num_gaps": num_gaps,
+    }  # fmt: skip
     if begun and where is not None:
         started -= read_seconds(where / RESULTS)
     rows: list[Row] = []
@@ -124,9 +149,9 @@ def compare(
                     _discard(where, made)
                 raise
         for done, (job, name) in enumerate(zip(jobs, places, strict=True)):
-            bar.update(done, what=f"{Path(job.model).name} · {job.inference} · seed {job.seed}")
+            bar.update(done, what=f"{Path(job.model).name} · {job.how} · seed {job.seed}")
             try:
-                rows.append(run(job, num_samples, num_test, None if where is None else where / FITS / name))
+                rows.append(run(job, None if where is None else where / FITS / name, **judged))
             except Interrupted as error:
                 raise Interrupted(
                     f"interrupted at row {done + 1} of {len(jobs)}; the run is kept: ppvae compare --resume {where}"
@@ -140,17 +165,15 @@ def compare(
     return Comparison(rows, where, trials)
 
 
-def run(job: Job, num_samples: int, num_test: int | None = None, place: Path | None = None) -> Row:
-    """Fit one pair and judge it on the test data; what `place` has of it already is not done again."""
+def run(job: Job, place: Path | None = None, **judged: Any) -> Row:
+    """Fit one pair and judge it as `evaluate` does; what `place` has of it already is not done again."""
     if place is not None and (place / RESULTS).is_file():
         return one_row(place / RESULTS)
     with seeded(job.seed, device=torch.device("cpu")):
         model = build(job.model, job.kind, job.model_options)
     fitted = fit(model, job.data, job.inference, seed=job.seed, progress=False, run_dir=place,
                  resume=place is not None, **job.fit_options)  # fmt: skip
-    row, estimates = evaluate(
-        fitted, job.data, name=job.model, num_samples=num_samples, num_test=num_test, seed=job.seed
-    )
+    row, estimates = evaluate(fitted, job.data, name=job.model, seed=job.seed, **judged)
     if place is not None:
         write_evidence(place / EVIDENCE, estimates)
         write_results(place / RESULTS, [row], 0.0)
@@ -206,6 +229,6 @@ def _places(jobs: Sequence[Job]) -> list[str]:
     names = []
     for job in jobs:
         stem = re.sub(r"[^\w.-]+", "-", Path(job.model).name.replace(".py:", "-"))
-        name = f"{stem}-{job.inference}-{job.seed}"
+        name = "-".join([stem, *job.how.split(" · "), str(job.seed)])
         names.append(f"{name}-{len(names)}" if name in names else name)
     return names

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 import statistics
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
@@ -14,10 +17,11 @@ from torch import Tensor
 from ppvae import require
 from ppvae.data import Data
 from ppvae.errors import PpvaeError
+from ppvae.evidence.auto import AUTO
 from ppvae.files import replacing
 from ppvae.fitted import Fit
+from ppvae.gaps import gaps
 from ppvae.marginal import log_marginal, summarise
-from ppvae.model import overrides
 from ppvae.results import Row
 
 #: new datapoints behind `infer_seconds_per_1000`
@@ -25,16 +29,42 @@ _TIMED = 1000
 
 
 def evaluate(
-    fitted: Fit, data: Data, *, name: str, num_samples: int = 1000, num_test: int | None = None, seed: int = 0,
-    split: str = "test", progress: bool | None = False,
+    fitted: Fit, data: Data, *, name: str, num_samples: int = 1000, num_test: int | None = None, method: str = AUTO,
+    method_options: Mapping[str, Any] | None = None, num_gaps: int = 0, seed: int = 0, split: str = "test",
+    compile: bool = False, progress: bool | None = False,
 ) -> tuple[Row, xr.Dataset]:  # fmt: skip
-    """One row of results, and the estimates per datum behind it."""
+    """One row of results, and the estimates per datum behind it.
+
+    Args:
+        fitted: a trained pair.
+        data: to judge it on.
+        name: what the row calls the model.
+        num_samples: draws a datum.
+        num_test: only the first so many data.
+        method, method_options, compile: of `log_marginal`.
+        num_gaps: of so many of the data, approximation and amortization gap besides.
+        seed: of the draws.
+        split: part of the data.
+        progress: show progress bars; None only on a terminal.
+    """
     x = observations(data, split, num_test)
-    bound = log_marginal(fitted, x, num_samples=num_samples, seed=seed, progress=progress)
-    exact = overrides(fitted.model, "log_prob")
-    best = log_marginal(fitted, x, num_samples=num_samples, method="exact") if exact else bound
-    elbo, marginal = summarise(bound, "elbo"), summarise(best)
-    ess, defined = bound["ess"].values, bound["ess"].notnull().any().item()
+    common: dict[str, Any] = {"num_samples": num_samples, "seed": seed, "compile": compile, "progress": progress}
+    found = log_marginal(fitted, x, method=method, options=method_options, **common)
+    if "iwae_bound" not in found:
+        plain = found if method == "importance" else log_marginal(fitted, x, method="importance", **common)
+        same = {"iwae_bound": "log_marginal", "iwae_bound_se": "log_marginal_se", "elbo": "elbo", "elbo_se": "elbo_se"}
+        found = found.assign({column: plain[source] for column, source in same.items()})
+    approximation = amortization = None
+    if num_gaps:
+        split_up = gaps(fitted, x[:num_gaps], seed=seed)
+        for column in ("elbo_star", "approximation_gap", "amortization_gap"):
+            for part in (column, f"{column}_se"):
+                found[part] = split_up[part].reindex(datum=found["datum"])
+        approximation, amortization = (
+            _number(float(split_up[column].mean())) for column in ("approximation_gap", "amortization_gap")
+        )
+    elbo, marginal = summarise(found, "elbo"), summarise(found)
+    ess = found["ess"].values[found["ess"].notnull().values]
     row = Row(
         model=name,
         inference=fitted.settings.inference,
@@ -45,22 +75,29 @@ def evaluate(
         num_data=len(x),
         elbo=_number(elbo.mean),
         elbo_mc_se=_number(elbo.mc_se),
-        iwae_bound=_number(summarise(bound).mean),
+        iwae_bound=_number(float(found["iwae_bound"].mean())),
         log_marginal=_number(marginal.mean),
         log_marginal_mc_se=_number(marginal.mc_se),
         log_marginal_data_se=_number(marginal.data_se),
-        log_marginal_method=str(best["method"].values[0]),
+        log_marginal_method=_joined(found["method"].values),
         num_samples=num_samples,
-        ess_median=_number(statistics.median(ess)) if defined else None,
-        ess_min=_number(min(ess)) if defined else None,
-        khat_bad_fraction=_number(1 - float(bound["ok"].mean())) if defined else None,
-        approximation_gap=None,
-        amortization_gap=None,
+        ess_median=_number(statistics.median(ess)) if len(ess) else None,
+        ess_min=_number(min(ess)) if len(ess) else None,
+        khat_bad_fraction=_number(1 - float(found["ok"].mean())) if len(ess) else None,
+        approximation_gap=approximation,
+        amortization_gap=amortization,
         train_seconds=fitted.seconds,
         infer_seconds_per_1000=_seconds_per_1000(fitted, x),
         num_parameters=fitted.num_parameters(),
+        family=fitted.settings.family,
     )
-    return row, bound
+    return row, found
+
+
+def _joined(methods: np.ndarray) -> str:
+    """The methods behind an average, the most frequent first: "importance", or "importance+refined"."""
+    names, counts = np.unique(methods, return_counts=True)
+    return "+".join(str(name) for name in names[np.argsort(-counts, kind="stable")])
 
 
 def observations(data: Data, split: str, most: int | None = None) -> Tensor:

@@ -61,7 +61,7 @@ def _sample(site: LocalSite, q: Any) -> Tensor:
         value = pyro.sample(site.name, q)
         raw = value
     else:
-        bijection = biject_to(site.support)
+        bijection = biject_to(site.support).with_cache()
         q = dist.TransformedDistribution(q, [bijection])
         value = pyro.sample(site.name, q.to_event(site.event_dim - len(q.event_shape)))
         raw = bijection.inv(value)
@@ -72,7 +72,8 @@ def _shaped(site: LocalSite, q: Any) -> Any:
     """A distribution over flat vectors [size] as one over the site's unconstrained event."""
     if site.mean.dim() == 1:
         return q
-    return dist.TransformedDistribution(q, [dist.transforms.ReshapeTransform(torch.Size([site.size]), site.mean.shape)])
+    reshape = dist.transforms.ReshapeTransform(torch.Size([site.size]), site.mean.shape, cache_size=1)
+    return dist.TransformedDistribution(q, [reshape])
 
 
 class MeanField:
@@ -261,7 +262,9 @@ class _Flow(_Joint):
                 if before:
                     lead = torch.broadcast_shapes(context.shape[:-1], before[0].shape[:-1])
                     context = torch.cat([part.expand(*lead, part.shape[-1]) for part in (context, *before)], -1)
-                units = dist.transforms.AffineTransform(phi[f"{site.name}_loc"], phi[f"{site.name}_scale"], event_dim=1)
+                # a transform that remembers its last value spares its own draw the way back through the flow
+                loc, scale = phi[f"{site.name}_loc"], phi[f"{site.name}_scale"]
+                units = dist.transforms.AffineTransform(loc, scale, event_dim=1, cache_size=1)
                 z = _sample(site, _shaped(site, dist.TransformedDistribution(_Zuko(net, context), [units])))
                 before.append(z)
 

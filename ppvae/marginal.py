@@ -12,8 +12,10 @@ import xarray as xr
 from torch import Tensor
 
 from ppvae import require
+from ppvae.errors import PpvaeError
 from ppvae.evidence import METHODS
-from ppvae.evidence.estimate import COLUMNS, Estimates, answer
+from ppvae.evidence.auto import AUTO, PLAIN, auto, escalation
+from ppvae.evidence.estimate import COLUMNS, SMOOTHED, Estimates, answer
 from ppvae.evidence.method import DATA_BLOCK, PARTICLE_BLOCK, Certain, Question
 from ppvae.fitted import Fit, require_fit
 from ppvae.reliability import checkpoints, khat_threshold
@@ -29,6 +31,8 @@ def log_marginal(
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
     chunk_size: int = DATA_BLOCK * PARTICLE_BLOCK,
+    compile: bool = False,
+    smooth: bool = False,
     progress: bool | None = False,
 ) -> xr.Dataset:
     """Estimate log p(x) of each datum.
@@ -39,33 +43,47 @@ def log_marginal(
         index: the positions of x in the training set, where q is to be what training left there; without, φ is inferred
             afresh.
         num_samples: S, exactly the draws that each datum gets.
-        method: a name of `ppvae.evidence.METHODS`, each a file of its own there.
+        method: a name of `ppvae.evidence.METHODS`, each a file of its own there; or "auto", which goes from one to the
+            next for each datum until its weights pass (`ppvae.evidence.auto`), and gives the plain number besides.
         options: of the method.
         seed: of the draws. Results depend on it and on the position of a datum in x, not on chunk_size; the
             caller's random state is left alone.
         chunk_size: particles × datapoints scored at once: bounds memory.
+        compile: run the model through `torch.compile`, which takes some seconds first and needs a C++ compiler; the
+            numbers are the same but for rounding.
+        smooth: give two estimates besides which may be nearer to log p(x) but are no lower bounds: log_marginal_psis,
+            with the upper tail of the weights Pareto-smoothed (Vehtari, Simpson, Gelman, Yao & Gabry 2024), and
+            log_marginal_jackknife, without the 1/S term of the bias (Nowozin 2018). All log weights of 100 data are
+            then in memory at once.
         progress: show a progress bar; None only on a terminal.
 
     Returns:
         Dataset over dim `datum`: log_marginal, log_marginal_se, elbo, elbo_se (nats), ess, khat, ok, method; attributes
-        num_samples, seed, khat_threshold. elbo is the mean log weight of one draw. Over (datum, num_draws) besides:
-        running, the estimate from the first K draws for K = 1, 2, 4, … and S. Where a method optimises something for
-        each datum: converged. Where the answer is exact its error is 0 or the numerical one, ess and khat are NaN, and
-        there is no running.
+        num_samples, seed, khat_threshold. elbo is the mean log weight of one draw. last_doubling (nats) is what the
+        second half of the draws added: where the bias falls as 1/S, its mean over data is about what is missing at S.
+        Over (datum, num_draws) besides: running, the estimate from the first K draws for K = 1, 2, 4, … and S. Where a
+        method optimises something for each datum: converged. Where the answer is exact its error is 0 or the numerical
+        one, ess, khat and last_doubling are NaN, and there is no running. With method="auto", elbo is that of q as it
+        is, and iwae_bound and iwae_bound_se are the estimate from it; AIS has fewer draws, and NaN in running.
 
     Raises:
         PpvaeError: x of the wrong shape or not finite, arguments out of range, an unknown method or option, or a method
             that does not apply to the pair.
     """
     require_fit(fit)
-    known = METHODS[require.one_of("method", method, METHODS)]
-    settings = require.mapping("options", options)
-    known.check(settings)
+    settings = check_method(method, options)
     require.count("num_samples", num_samples)
     require.count("chunk_size", chunk_size)
     require.count("seed", seed, least=0)
-    asked = Question(fit, fit.as_input(x), index, seed, num_samples, chunk_size, progress)
-    source = known.prepare(asked, **settings)
+    if not isinstance(smooth, bool):
+        raise PpvaeError(f"smooth must be True or False, got {require.show(smooth)}")
+    asked = Question(
+        fit, fit.as_input(x), index, seed, num_samples, chunk_size, progress, compile=compile, smooth=smooth
+    )
+    if method == AUTO:
+        columns, methods = auto(asked, escalation(**settings))
+        return _dataset(columns, methods, num_samples, seed)
+    source = METHODS[method].prepare(asked, **settings)
     columns = answer(asked, source)
     converged = None if isinstance(source, Certain) else source.converged
     if converged is not None:
@@ -73,11 +91,24 @@ def log_marginal(
     return _dataset(columns, np.full(len(asked.x), method), num_samples, seed)
 
 
+def check_method(method: str, options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The options of a method, refused where it or they are unknown."""
+    require.one_of("method", method, (AUTO, *METHODS))
+    settings = require.mapping("options of a method", options)
+    if method == AUTO:
+        escalation(**settings)
+    else:
+        METHODS[method].check(settings)
+    return settings
+
+
 def _dataset(found: Estimates, methods: np.ndarray, num_samples: int, seed: int) -> xr.Dataset:
-    units = {**COLUMNS, "converged": ""}
+    units = {**COLUMNS, **PLAIN, **SMOOTHED, "converged": ""}
     columns: dict[str, tuple] = {
         name: ("datum", found[name].cpu().numpy(), {"units": units[name]}) for name in units if name in found
     }
+    for name in SMOOTHED.keys() & columns.keys():
+        columns[name][2]["bound"] = "no lower bound"
     coords = {"datum": np.arange(len(methods))}
     if "running" in found:
         columns["running"] = (("datum", "num_draws"), found["running"].cpu().numpy(), {"units": "nats/datum"})
@@ -103,8 +134,20 @@ class Summary:
 
 
 def summarise(estimates: xr.Dataset, name: str = "log_marginal") -> Summary:
-    """Mean over data with its sampling error and the data's own spread kept apart; name is log_marginal or elbo."""
-    require.one_of("estimate", name, ("log_marginal", "elbo"))
+    """Mean over data with its sampling error and the data's own spread kept apart.
+
+    Args:
+        estimates: from `log_marginal` or `gaps`.
+        name: of a column over data that has its standard error beside it, such as elbo or amortization_gap.
+
+    Raises:
+        PpvaeError: no such column, or one over more than the data: pick a family with `.sel(family=…)` first.
+    """
+    columns = [str(column) for column in estimates if f"{column}_se" in estimates]
+    require.one_of("estimate", name, columns)
+    if estimates[name].dims != ("datum",):
+        others = [str(dim) for dim in estimates[name].dims if dim != "datum"]
+        raise PpvaeError(f"{name} goes over {', '.join(others)} besides data: pick one with .sel({others[0]}=…)")
     values = estimates[name].values
     se = estimates[f"{name}_se"].values
     n = len(values)

@@ -17,6 +17,7 @@ from ppvae import require
 from ppvae.check import check
 from ppvae.data import Data, load_data
 from ppvae.errors import PpvaeError
+from ppvae.families import FAMILIES
 from ppvae.family import prepare
 from ppvae.fitting import fit, start
 from ppvae.model import Model
@@ -32,8 +33,11 @@ from ppvae.registry import (
     reference,
     strategy_class,
 )
+from ppvae.results import shown
 from ppvae.sites import sample_sites
 
+#: what `families` calls the model's own guide
+OWN = "own"
 Models = str | Sequence[str | type[Model]] | Mapping[str, Mapping[str, Any] | None]
 
 
@@ -53,12 +57,18 @@ class Job:
     model_options: Mapping[str, Any]
     fit_options: Mapping[str, Any]
 
+    @property
+    def how(self) -> str:
+        """Strategy and family, as results show them."""
+        return shown(self.inference, self.fit_options.get("family"))
+
 
 def plan(
     models: Models | None,
     inference: Sequence[str] | str | None,
     data: str | os.PathLike | Data | None,
     seeds: Sequence[int] | int,
+    families: Sequence[str] | str | None,
     *,
     treatment: str | None,
     root: str | os.PathLike | None,
@@ -90,11 +100,14 @@ def plan(
         if key not in loaded:
             loaded[key] = load_data(source, treatment=treatment, root=root, num_train=num_train, labels=labels)
         options = fill(kind, loaded[key], {**require.mapping("model_options", model_options), **own_options})
-        allowed = _allowed(
-            name, kind, options, loaded[key], strategies, own, fit_options, explicit=inference is not None
-        )
-        for strategy in allowed:
+        chosen = _combinations(
+            name, kind, options, loaded[key], strategies, _families(families, fit_options), own, fit_options,
+            explicit=inference is not None,
+        )  # fmt: skip
+        for strategy, family in chosen:
             settings = {**preset, **fit_options, "inference_options": own.get(strategy, {})}
+            if family is not None:
+                settings["family"] = family
             if "lr" not in option_names(strategy_class(strategy)):
                 settings.pop("lr_phi", None)  # is for rows, and this strategy keeps none
             jobs += [Job(name, kind, strategy, seed, loaded[key], options, settings) for seed in seeds]
@@ -171,28 +184,49 @@ def _each_once(what: str, given: list[Any]) -> None:
         raise PpvaeError(f"{what} names {require.show(repeated[0])} twice: name each once")
 
 
-def _allowed(
+def _families(families: Sequence[str] | str | None, fit_options: Mapping[str, Any]) -> list[str | None]:
+    """Names of families, None for the model's own guide."""
+    if families is None:
+        return [fit_options.get("family")]
+    if fit_options.get("family") is not None:
+        raise PpvaeError("family and families were both given: name every family in families")
+    names = _names("families", families, [])
+    return [None if require.one_of("family", name, (OWN, *FAMILIES)) == OWN else name for name in names]
+
+
+def _combinations(
     name: str,
     kind: type[Model],
     options: Mapping[str, Any],
     data: Data,
     strategies: list[str],
+    families: list[str | None],
     own: Mapping[str, Mapping[str, Any]],
     fit_options: Mapping[str, Any],
     *,
     explicit: bool,
-) -> list[str]:
-    """The strategies that go with the model and the data; one asked for by name that does not is an error."""
-    with seeded(0, device=data.train.device):
-        model = build(name, kind, options)
-        x = start(model, data)
-    _refuse_unsound(name, model, data, x)
-    prepare(model, x, fit_options.get("family"), fit_options.get("family_options"))
-    refusals = {s: why for s in strategies if (why := _refusal(s, model, data, x, own.get(s, {})))}
+) -> list[tuple[str, str | None]]:
+    """The strategies and families that go with each other, the model and the data.
+
+    A strategy asked for by name that goes with none of the families is an error, and so is a family.
+    """
+    allowed: list[tuple[str, str | None]] = []
+    refusals: dict[str, str] = {}
+    for family in families:
+        with seeded(0, device=data.train.device):
+            model = build(name, kind, options)
+            x = start(model, data)
+        _refuse_unsound(name, model, data, x)
+        prepare(model, x, family, fit_options.get("family_options"))  # type: ignore[arg-type]
+        refused = {s: why for s in strategies if (why := _refusal(s, model, data, x, own.get(s, {})))}
+        if len(refused) == len(strategies):
+            raise PpvaeError(next(iter(refused.values())))
+        refusals |= refused
+        allowed += [(strategy, family) for strategy in strategies if strategy not in refused]
     for strategy, why in refusals.items():
-        if explicit or strategy in own or len(refusals) == len(strategies):
+        if (explicit or strategy in own) and all(strategy != s for s, _ in allowed):
             raise PpvaeError(why)
-    return [s for s in strategies if s not in refusals]
+    return sorted(allowed, key=lambda pair: strategies.index(pair[0]))
 
 
 def _refuse_unsound(name: str, model: Model, data: Data, x: Tensor) -> None:

@@ -25,7 +25,8 @@ from ppvae.fitted import Fit
 from ppvae.results import Row, one_row, read_results
 from ppvae.sampling import reconstruct, sample
 from ppvae.saving import CONFIG, OUTCOME, data_arguments, load, read_config, read_metrics
-from ppvae.table import Line, lines, log_marginal
+from ppvae.table import Line, filled, is_bound, is_exact, lines, log_marginal
+from ppvae.table import title as table_title
 
 REPORT, FIGURES = "report.html", "figures"
 #: differences of more standard errors than this are called differences
@@ -197,7 +198,7 @@ def _warn(page: _Page, rows: Sequence[Row]) -> None:
     for group in lines(rows).values():
         for line in group:
             bad = line.mean(lambda row: row.khat_bad_fraction)
-            if bad and not _exact(line):
+            if bad and not is_exact(line):
                 page.warnings.append(
                     f"{_who(line)}: for {100 * bad:.0f}% of the data the importance-sampled estimate did not pass (k̂, "
                     "effective samples): there it is a lower bound (≥)."
@@ -221,7 +222,7 @@ def reading(rows: Sequence[Row]) -> list[str]:
         value = best.mean(log_marginal)
         if value is None:
             continue
-        bound = "at least " if _mark(best) == "≥ " else ""
+        bound = "at least " if is_bound(best) else ""
         out.append(f"On {data} ({treatment}) {_who(best)} has the highest log p, {bound}{value:.2f} nats/datum.")
         by_model: dict[str, list[Line]] = {}
         for line in group:
@@ -231,7 +232,7 @@ def reading(rows: Sequence[Row]) -> list[str]:
             for line in strategies:
                 elbo, log_p = line.mean(lambda row: row.elbo), line.mean(log_marginal)
                 if elbo is not None and log_p is not None:
-                    least = "" if _exact(line) else "at least "
+                    least = "" if is_exact(line) else "at least "
                     out.append(
                         f"Inference in {_who(line)} loses {least}{max(log_p - elbo, 0.0):.2f} nats/datum: log p "
                         f"{log_p:.2f}, ELBO {elbo:.2f}."
@@ -253,8 +254,8 @@ def _against(model: str, one: Line, other: Line) -> str:
     ]
     costs = ", ".join(f"{float(f'{ratio:.2g}'):g} times as long {what}" for what, ratio in faster)
     return (
-        f"{Path(model).name}: {one.inference} is {gain:.2f} ± {error:.2f} nats/datum above {other.inference}, {clear} "
-        f"standard errors; {other.inference} takes {costs}."
+        f"{Path(model).name}: {one.how} is {gain:.2f} ± {error:.2f} nats/datum above {other.how}, {clear} "
+        f"standard errors; {other.how} takes {costs}."
     )
 
 
@@ -266,19 +267,8 @@ def _error_of_mean(line: Line) -> float:
     return line.sampling_error(lambda row: row.log_marginal_mc_se) or 0.0
 
 
-def _exact(line: Line) -> bool:
-    return line.rows[0].log_marginal_method == "exact"
-
-
-def _mark(line: Line) -> str:
-    """≥ before an estimate most of whose data did not pass, = before an exact value."""
-    if _exact(line):
-        return "= "
-    return "≥ " if (line.mean(lambda row: row.khat_bad_fraction) or 0.0) > 0.5 else ""
-
-
 def _who(line: Line) -> str:
-    return f"{Path(line.model).name} under {line.inference}"
+    return f"{Path(line.model).name} under {line.how}"
 
 
 def _slug(name: str) -> str:
@@ -292,7 +282,7 @@ def _html(page: _Page, title: str, config: dict[str, Any], rows: Sequence[Row], 
         for name, value in config.items()
         if value not in (None, {}, [])
     )
-    tables = "".join(_table(key, group) for key, group in lines(rows).items())
+    tables = "".join(_table(group) for group in lines(rows).values())
     words = "".join(f"<li>{escape(sentence)}</li>" for sentence in reading(rows))
     warnings = "".join(f"<li>{escape(sentence)}</li>" for sentence in page.warnings)
     pictures = "".join(
@@ -322,34 +312,12 @@ def _versions(run: Path) -> dict[str, Any]:
     return yaml.safe_load((run / CONFIG).read_text(encoding="utf-8")).get("versions", {})
 
 
-def _table(key: tuple[str, str], group: Sequence[Line]) -> str:
-    data, treatment = key
-    head = ("model", "inference", "ELBO", "importance bound", "log p", "sd seeds", "ESS", "did not pass", "train s",
-            "infer s/1000", "parameters")  # fmt: skip
-    body = []
-    for line in group:
-        value, error = line.mean(log_marginal), line.sampling_error(lambda row: row.log_marginal_mc_se)
-        log_p = f"{_mark(line)}{_number(value)}" + ("" if _exact(line) else f" ± {_number(error, 3)}")
-        bad = line.mean(lambda row: row.khat_bad_fraction)
-        cells = (
-            Path(line.model).name, line.inference, _number(line.mean(lambda row: row.elbo)),
-            _number(line.mean(lambda row: row.iwae_bound)), log_p, _number(line.spread(log_marginal)),
-            _number(line.mean(lambda row: row.ess_median), 0), "–" if bad is None else f"{100 * bad:.0f}%",
-            _number(line.mean(lambda row: row.train_seconds), 1),
-            _number(line.mean(lambda row: row.infer_seconds_per_1000), 3), f"{line.rows[0].num_parameters:,}",
-        )  # fmt: skip
-        body.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
-    first = group[0].rows[0]
-    caption = (
-        f"{data} ({treatment}), {first.num_data} {first.split} data, {first.num_samples} samples, "
-        f"{len(group[0].rows)} seeds"
-    )
-    heads = "".join(f"<th>{escape(name)}</th>" for name in head)
-    return f"<div class='wide'><table><caption>{escape(caption)}</caption><tr>{heads}</tr>{''.join(body)}</table></div>"
-
-
-def _number(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+def _table(group: Sequence[Line]) -> str:
+    titles, rows = filled(group)
+    heads = "".join(f"<th>{escape(name)}</th>" for name in titles)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    caption = f"{table_title(group)}, {len(group[0].rows)} seeds"
+    return f"<div class='wide'><table><caption>{escape(caption)}</caption><tr>{heads}</tr>{body}</table></div>"
 
 
 _STYLE = """

@@ -45,6 +45,17 @@ class Row:
     train_seconds: float
     infer_seconds_per_1000: float
     num_parameters: int
+    family: str | None = None
+
+    @property
+    def how(self) -> str:
+        """Strategy and family, as tables and pictures show them."""
+        return shown(self.inference, self.family)
+
+
+def shown(inference: str, family: str | None) -> str:
+    """A strategy and, where it is not the model's own, a family."""
+    return inference if family is None else f"{inference} · {family}"
 
 
 def write_results(path: Path, rows: Sequence[Row], seconds: float) -> None:

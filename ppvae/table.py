@@ -16,13 +16,18 @@ from ppvae.results import Row
 
 @dataclass(frozen=True)
 class Line:
-    """The rows of one model and strategy on one treatment of the data, averaged over seeds."""
+    """The rows of one model, strategy and family on one treatment of the data, averaged over seeds."""
 
     model: str
     inference: str
     data: str
     treatment: str
     rows: tuple[Row, ...]
+
+    @property
+    def how(self) -> str:
+        """Strategy and family."""
+        return self.rows[0].how
 
     def mean(self, value: Callable[[Row], float | None]) -> float | None:
         """Over seeds; None unless every seed has the value."""
@@ -46,10 +51,10 @@ class Line:
 
 def lines(rows: Sequence[Row]) -> dict[tuple[str, str], list[Line]]:
     """(data, treatment) → its lines, best mean log p first: log p differs by nats between treatments."""
-    ordered = sorted(rows, key=lambda r: (r.data, r.treatment, r.model, r.inference, r.seed))
+    ordered = sorted(rows, key=lambda r: (r.data, r.treatment, r.model, r.inference, r.family or "", r.seed))
     out: dict[tuple[str, str], list[Line]] = {}
-    for (data, treatment, model, inference), group in groupby(
-        ordered, key=lambda r: (r.data, r.treatment, r.model, r.inference)
+    for (data, treatment, model, inference, _), group in groupby(
+        ordered, key=lambda r: (r.data, r.treatment, r.model, r.inference, r.family)
     ):
         out.setdefault((data, treatment), []).append(Line(model, inference, data, treatment, tuple(group)))
     for group in out.values():
@@ -67,50 +72,80 @@ def log_marginal(row: Row) -> float | None:
     return row.log_marginal
 
 
+def cells(line: Line) -> dict[str, str]:
+    """What a table says of a line: column → text; the first two are words, the rest numbers."""
+    return {
+        "model": Path(line.model).name,
+        "inference": line.how,
+        "ELBO": fixed(line.mean(lambda row: row.elbo)),
+        "IS bound": fixed(line.mean(lambda row: row.iwae_bound)),
+        "log p": log_p(line),
+        "by": "/".join(sorted({name for row in line.rows for name in row.log_marginal_method.split("+")})),
+        "sd seeds": fixed(line.spread(log_marginal)),
+        "family loses": fixed(line.mean(lambda row: row.approximation_gap)),
+        "φ loses": fixed(line.mean(lambda row: row.amortization_gap)),
+        "ESS": fixed(line.mean(lambda row: row.ess_median), 0),
+        "k̂ bad": _percent(line.mean(lambda row: row.khat_bad_fraction)),
+        "train s": fixed(line.mean(lambda row: row.train_seconds), 1),
+        "infer s/1000": fixed(line.mean(lambda row: row.infer_seconds_per_1000), 3),
+        "params": f"{line.rows[0].num_parameters:,}",
+    }
+
+
+def filled(group: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
+    """Titles and cells of a table, without the gaps where nobody asked for them."""
+    rows = [cells(line) for line in group]
+    empty = {name for name in ("family loses", "φ loses") if all(row[name] == "–" for row in rows)}
+    titles = [name for name in rows[0] if name not in empty]
+    return titles, [[row[name] for name in titles] for row in rows]
+
+
+def log_p(line: Line) -> str:
+    """= before an exact value, ≥ before a lower bound; ± the sampling error."""
+    value = fixed(line.mean(log_marginal))
+    if is_exact(line):
+        return f"= {value}"
+    error = fixed(line.sampling_error(lambda row: row.log_marginal_mc_se), 3)
+    return f"{'≥ ' if is_bound(line) else ''}{value} ± {error}"
+
+
+def is_exact(line: Line) -> bool:
+    """Whether log p is the model's own."""
+    return line.rows[0].log_marginal_method == "exact"
+
+
+def is_bound(line: Line) -> bool:
+    """Whether log p is no more than a lower bound: the weights of some data did not pass."""
+    return any((row.khat_bad_fraction or 0.0) > 0 for row in line.rows)
+
+
+def title(group: Sequence[Line]) -> str:
+    """What the numbers of a table are of."""
+    line, first = group[0], group[0].rows[0]
+    return f"{line.data} ({line.treatment}), {first.num_data} {first.split} data, {first.num_samples} samples"
+
+
 def tables(rows: Sequence[Row]) -> list[Table]:
     """One table a data treatment."""
     out = []
-    for (data, treatment), group in lines(rows).items():
-        first = group[0].rows[0]
+    for group in lines(rows).values():
         table = Table(
-            title=f"{escape(data)} ({treatment}), {first.num_data} {first.split} data, "
-            f"{first.num_samples} samples; nats/datum",
-            caption="log p: exact where the model has it (=), else importance-sampled ± sampling error",
+            title=f"{escape(title(group))}; nats/datum",
+            caption="log p: = exact, ± sampling error, ≥ a lower bound: the weights of some data did not pass",
             title_justify="left",
             caption_justify="left",
         )
-        for name in ("#", "model", "inference"):
-            table.add_column(name)
-        for name in ("ELBO", "IS bound", "log p", "sd seeds", "ESS", "k̂ bad", "train s", "infer s/1000", "params"):
-            table.add_column(name, justify="right")
-        for rank, line in enumerate(group, 1):
-            exact = first_method(line) == "exact"
-            table.add_row(
-                str(rank),
-                escape(Path(line.model).name),
-                line.inference,
-                _fixed(line.mean(lambda r: r.elbo)),
-                _fixed(line.mean(lambda r: r.iwae_bound)),
-                ("= " if exact else "")
-                + _fixed(line.mean(log_marginal))
-                + ("" if exact else f" ± {_fixed(line.sampling_error(lambda r: r.log_marginal_mc_se), 3)}"),
-                _fixed(line.spread(log_marginal)),
-                _fixed(line.mean(lambda r: r.ess_median), 0),
-                _percent(line.mean(lambda r: r.khat_bad_fraction)),
-                _fixed(line.mean(lambda r: r.train_seconds), 1),
-                _fixed(line.mean(lambda r: r.infer_seconds_per_1000), 3),
-                f"{line.rows[0].num_parameters:,}",
-            )
+        titles, body = filled(group)
+        for name in ("#", *titles):
+            table.add_column(name, justify="left" if name in ("#", "model", "inference", "by") else "right")
+        for rank, texts in enumerate(body, 1):
+            table.add_row(str(rank), *map(escape, texts))
         out.append(table)
     return out
 
 
-def first_method(line: Line) -> str:
-    """How log p was found."""
-    return line.rows[0].log_marginal_method
-
-
-def _fixed(value: float | None, digits: int = 2) -> str:
+def fixed(value: float | None, digits: int = 2) -> str:
+    """A number with so many digits, – for none."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 

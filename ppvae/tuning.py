@@ -37,6 +37,11 @@ class Trial:
     seconds: float
     steps: int
     chosen: bool = False
+    family: str | None = None
+
+    @property
+    def key(self) -> tuple[str, str, str | None]:
+        return (self.model, self.inference, self.family)
 
 
 def tune(
@@ -54,24 +59,28 @@ def tune(
         tell: called with what is being tried.
     """
     known = _read(place) if place is not None and place.is_file() else []
-    chosen: dict[tuple[str, str], dict[str, Any]] = {}
+    chosen: dict[tuple[str, str, str | None], dict[str, Any]] = {}
     trials: list[Trial] = []
     for job in jobs:
-        key = (job.model, job.inference)
+        key = _key(job)
         if key in chosen:
             continue
-        tried = [trial for trial in known if (trial.model, trial.inference) == key]
+        tried = [trial for trial in known if trial.key == key]
         if not tried:
             tried = [_try(job, options, seconds, tell) for options in _points(job)]
             best = max(tried, key=lambda trial: -math.inf if trial.valid_bound is None else trial.valid_bound)
             if best.valid_bound is None:
-                raise PpvaeError(f"no learning rate of the grid gives {job.model} under {job.inference} a finite bound")
+                raise PpvaeError(f"no learning rate of the grid gives {job.model} under {job.how} a finite bound")
             tried = [replace(trial, chosen=trial is best) for trial in tried]
         trials += tried
         chosen[key] = next(trial.options for trial in tried if trial.chosen)
         if place is not None:
             write_text(place, json.dumps([asdict(trial) for trial in trials], indent=1) + "\n")
-    return [replace(job, fit_options=_with(job.fit_options, chosen[job.model, job.inference])) for job in jobs], trials
+    return [replace(job, fit_options=_with(job.fit_options, chosen[_key(job)])) for job in jobs], trials
+
+
+def _key(job: Job) -> tuple[str, str, str | None]:
+    return (job.model, job.inference, job.fit_options.get("family"))
 
 
 def _points(job: Job) -> list[dict[str, Any]]:
@@ -93,16 +102,17 @@ def _points(job: Job) -> list[dict[str, Any]]:
 
 def _try(job: Job, options: dict[str, Any], seconds: float, tell: Callable[[str], None] | None) -> Trial:
     if tell is not None:
-        tell(f"{Path(job.model).name} · {job.inference} · tuning {options}")
+        tell(f"{Path(job.model).name} · {job.how} · tuning {options}")
     with seeded(job.seed, device=torch.device("cpu")):
         model = build(job.model, job.kind, job.model_options)
     settings = _with(job.fit_options, options) | {"max_seconds": seconds, "max_epochs": 10**6, "patience": None}
+    family = job.fit_options.get("family")
     try:
         found = fit(model, job.data, job.inference, seed=job.seed, progress=False, **settings)
     except NonFiniteError:
-        return Trial(job.model, job.inference, options, None, seconds, 0)
+        return Trial(job.model, job.inference, options, None, seconds, 0, family=family)
     best = max(entry["valid_bound"] for entry in found.history)
-    return Trial(job.model, job.inference, options, best, found.seconds, int(found.history[-1]["step"]))
+    return Trial(job.model, job.inference, options, best, found.seconds, int(found.history[-1]["step"]), family=family)
 
 
 def _with(settings: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
