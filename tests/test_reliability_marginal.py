@@ -258,7 +258,6 @@ REFUSED: dict[str, dict[str, Any]] = {
     "chunk_size": {"chunk_size": 0},
     "seed": {"seed": -1},
     "method": {"method": "imporance"},
-    "has no exact log_prob": {"method": "exact"},
     "x must be a tensor [B, 6]": {"x": torch.zeros(3, 5)},
     "x must be a tensor [B, 6] ": {"x": torch.zeros(0, 6)},
     "NaN": {"x": torch.full((3, 6), math.nan)},
