@@ -1,6 +1,6 @@
 """A step of annealed importance sampling beside its gradient evaluations alone, on a VAE 784-200-200-50.
 
-pytest tests/benchmarks/test_ais.py --benchmark-enable
+pytest tests/benchmarks/test_ais_step.py --benchmark-enable
 """
 
 from __future__ import annotations
