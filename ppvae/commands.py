@@ -201,7 +201,7 @@ def evaluate_command(
     run: str,
     num_samples: int = 1000,
     method: Method = "auto",
-    options: dict[str, Any] | None = None,
+    method_options: dict[str, Any] | None = None,
     num_gaps: int = 0,
     compile: bool = False,
     data: str | None = None,
@@ -221,7 +221,7 @@ def evaluate_command(
         num_samples: draws a datum.
         method: auto goes, for each datum, from importance sampling to refined, Laplace and annealed proposals until the
             weights pass; the others are one method for all.
-        options: of the method, such as --options '{widen: 1.2}', or of auto: --options '{max_seconds: 30}'.
+        method_options: of the method, such as --method_options '{max_seconds: 30}' for auto.
         num_gaps: of so many data, what the family and what the encoder (or the rows) lose.
         compile: run the model compiled; pays for itself in long evaluations.
         data: other data than the fit's own.
@@ -262,7 +262,7 @@ def evaluate_command(
     ppvae.check(fitted.model, x[:7])  # values outside the support of the likelihood, as of another treatment
     row, estimates = evaluate(
         fitted, loaded, name=_name(place), num_samples=num_samples, num_test=num_data, method=method,
-        method_options=options, num_gaps=num_gaps, compile=compile, seed=seed, split=split, progress=None,
+        method_options=method_options, num_gaps=num_gaps, compile=compile, seed=seed, split=split, progress=None,
     )  # fmt: skip
     mean, bound = ppvae.summarise(estimates), ppvae.summarise(estimates, "elbo")
     passed, ess = float(estimates["ok"].mean()), estimates["ess"]

@@ -47,6 +47,7 @@ def evaluate(
         split: part of the data.
         progress: show progress bars; None only on a terminal.
     """
+    require.count("num_gaps", num_gaps, least=0)
     x = observations(data, split, num_test)
     common: dict[str, Any] = {"num_samples": num_samples, "seed": seed, "compile": compile, "progress": progress}
     found = log_marginal(fitted, x, method=method, options=method_options, **common)

@@ -128,8 +128,12 @@ def gaps(
         particles=particles,
         seed=block_seed(seed, _STREAM_REFINE),
     )
+    models = [_with_family(asked, name, of) for name, of in others.items()]
     own = _own(asked, improve)
-    stars = {name: _of_family(asked, improve, own, name, of) for name, of in others.items()}
+    stars = {
+        name: _of_family(asked, improve, own, model, name, of)
+        for model, (name, of) in zip(models, others.items(), strict=True)
+    }
     columns = _report(asked, own, stars, p)
     data: dict[str, Any] = {}
     for name, column in columns.items():
@@ -185,11 +189,17 @@ def _own(asked: Question, improve: Any) -> _Star:
     return _best(asked, {"q": Posterior(asked.model, q.phi, warm.converged), "warm": warm, "cold": improve(cold)})
 
 
-def _of_family(asked: Question, improve: Any, own: _Star, name: FamilyName, options: Mapping[str, Any]) -> _Star:
-    """q* of another family under the same model; it starts warm at the moments of the own family's q*."""
+def _with_family(asked: Question, name: FamilyName, options: Mapping[str, Any]) -> Model:
+    """The model with another family of q."""
     model = copy.deepcopy(asked.model)
     model._family = None
-    prepare(model, asked.x, name, options)
+    return prepare(model, asked.x, name, options)
+
+
+def _of_family(
+    asked: Question, improve: Any, own: _Star, model: Model, name: FamilyName, options: Mapping[str, Any]
+) -> _Star:
+    """q* of another family under the same model; it starts warm at the moments of the own family's q*."""
     if model.guide_modules:
         return _best(asked, {"warm": improve(_fitted(asked, name, options))})
     layout = model.layout()

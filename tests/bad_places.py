@@ -213,7 +213,7 @@ def furnish(place: Path) -> None:
     iris, digits = ppvae.load_data("iris"), ppvae.load_data("digits", num_train=100)
     short: dict[str, Any] = {"max_epochs": 1, "progress": False}
     ppvae.fit(ppvae.create("gmm", x_dim=4), iris, **short).save(str(place / "gmm"))
-    vae = ppvae.create("vae", x_dim=64, latent_dim=2, hidden=[8])
+    vae = ppvae.create("vae", x_dim=64, latent_dim=3, hidden=[8])
     ppvae.fit(vae, digits, **short).save(str(place / "vae"))
     ppvae.fit(vae, ppvae.load_data("digits", treatment="dynamic"), **short).save(str(place / "dynamic"))
     by_hand = Data("mine", iris.train, iris.valid, iris.test, "gaussian", "real")

@@ -221,7 +221,7 @@ ACTIONS: dict[str, tuple[Callable[[], object], str, str]] = {
     "log_marginal of another size": (lambda: log_marginal(x=torch.ones(2, 3)), "[B, 4]", "got (2, 3)"),
     "log_marginal of holes": (lambda: log_marginal(x=X * NAN), "NaN", "drop or impute"),
     "log_marginal of no bits": (lambda: bits(torch.full((2, 64), 0.5)), "support (Boolean())", "VAE"),
-    "unknown method": (lambda: log_marginal(method="ais"), "method 'ais'", "known: importance, exact"),
+    "unknown method": (lambda: log_marginal(method="aiss"), "method 'aiss'", "did you mean 'ais'"),
     "exact where there is none": (lambda: bits(torch.ones(2, 64), method="exact"), "VAE has no exact", "importance"),
     "num_samples zero": (lambda: log_marginal(num_samples=0), "num_samples", "≥ 1, got 0"),
     "num_samples as float": (lambda: log_marginal(num_samples=1e3), "num_samples", "≥ 1, got 1000.0"),

@@ -164,8 +164,13 @@ def test_fit_saves_and_evaluate_reads(run: Run) -> None:
     assert out.startswith("iris (real), 20 test data, amortized, nats/datum\n")
     x = ppvae.load_data("iris").test[:20]
     estimates = ppvae.log_marginal(fit, x, num_samples=30)
-    assert number("log p(x)", out) == pytest.approx(ppvae.summarise(estimates).mean, abs=5e-4)
-    assert number("ELBO", out) == pytest.approx(ppvae.summarise(estimates, "elbo").mean, abs=5e-4)
+    assert number("importance bound", out) == pytest.approx(ppvae.summarise(estimates).mean, abs=6e-4)
+    assert number("ELBO", out) == pytest.approx(ppvae.summarise(estimates, "elbo").mean, abs=6e-4)
+    with torch.no_grad():
+        assert number("log p(x)", out) == pytest.approx(fit.model.log_prob(x).mean().item(), abs=6e-4)
+    assert "method            exact 100%" in out
+    out = run("evaluate mine --num_samples 30 --num_data 20 --method importance")
+    assert "log p(x)        ≥" in out  # thirty draws cannot pass
     assert number("effective samples", out) == pytest.approx(float(estimates["ess"].median()), abs=0.5)
     assert "± " in out
     assert "nan" not in out
@@ -189,7 +194,6 @@ def test_evaluate_exactly(model: str, run: Run) -> None:
     fit, x = ppvae.load("mine"), ppvae.load_data("iris").test
     with torch.no_grad():
         assert number("log p(x)", out) == pytest.approx(fit.model.log_prob(x).mean().item(), abs=6e-4)
-    assert "ELBO" not in out
     assert "± 0.000 sampling" in out
     assert "effective samples" not in out
 
@@ -211,7 +215,9 @@ def test_evaluate_one_draw_of_one_datum_has_no_error_to_tell(run: Run) -> None:
 
 def test_evaluate_writes_the_estimates_of_every_datum(run: Run) -> None:
     run(f"fit ppca {QUICK} --run-dir mine")
-    assert "estimates of every datum: each.nc" in run("evaluate mine --num_samples 30 --out each.nc")
+    assert "estimates of every datum: each.nc" in run(
+        "evaluate mine --num_samples 30 --method importance --out each.nc"
+    )
     direct = ppvae.log_marginal(ppvae.load("mine"), ppvae.load_data("iris").test, num_samples=30)
     with xr.open_dataset("each.nc", engine="h5netcdf") as found:
         assert found.sizes["datum"] == 22
@@ -383,8 +389,8 @@ def test_fit_has_the_arguments_and_defaults_of_python() -> None:
 
 def test_evaluate_has_the_arguments_and_defaults_of_python() -> None:
     ours, theirs = (inspect.signature(f).parameters for f in (cli.COMMANDS["evaluate"], ppvae.log_marginal))
-    assert not theirs.keys() - ours.keys() - {"fit", "x", "index", "chunk_size", "progress"}
-    for name in theirs.keys() & ours.keys():
+    assert not theirs.keys() - ours.keys() - {"fit", "x", "index", "chunk_size", "progress", "options", "smooth"}
+    for name in (theirs.keys() & ours.keys()) - {"method"}:  # what judges is careful, what is called does as it is told
         assert ours[name].default == theirs[name].default
 
 

@@ -160,11 +160,11 @@ def test_a_widened_density_integrates_to_one(name: Any, tails: float | None) -> 
     torch.manual_seed(7)
     x = torch.zeros(B, 1, dtype=torch.float64)
     with torch.no_grad():
-        draws = draw(wide, x, 20_000)
+        draws = draw(wide, x, 8000)
         log_wide = torch.stack([site.log_prob for site in draws.sites.values()]).sum(0)
-        again = draw(guide, x, 20_000, draws.raw_values)
+        again = draw(guide, x, 8000, draws.raw_values)
         ratio = (torch.stack([site.log_prob for site in again.sites.values()]).sum(0) - log_wide).exp()
-    assert ((ratio.mean(0) - 1).abs() < 4.5 * ratio.std(0) / math.sqrt(20_000)).all()
+    assert ((ratio.mean(0) - 1).abs() < 4.5 * ratio.std(0) / math.sqrt(8000)).all()
     assert (ratio.std(0) > 0.3).all()
 
 
@@ -225,7 +225,7 @@ def of_family(name: str) -> tuple[ppvae.Fit, Tensor]:
 def test_importance_sampling_is_right_with_every_option(name: str, options: Options) -> None:
     """p̂/p − 1 is 0 within its standard error for every family; z = 4.5 over 7 × 4 × 3: false alarms < 6e-4."""
     fit, expected = of_family(name)
-    found = ppvae.log_marginal(fit, X, num_samples=2000, options=options)
+    found = ppvae.log_marginal(fit, X, num_samples=1000, options=options)
     off = (np.exp(found.log_marginal - expected.numpy()) - 1) / found.log_marginal_se
     assert (np.abs(off) < 4.5).all()
     assert (found.log_marginal_se < 0.3).all()
@@ -236,11 +236,11 @@ def test_importance_sampling_is_right_with_every_option(name: str, options: Opti
 def test_options_leave_discrete_pairs_right(how: Any, options: Options) -> None:
     """Exact where all values are enumerated; else p̂/p − 1 within z = 4.5 over 3 × 3: false alarms < 7e-5."""
     fit = fitted(Coins(how), X.repeat(10, 1), **({"gradient": "score"} if how == "drawn" else {}))
-    found = ppvae.log_marginal(fit, X, num_samples=2000, options=options)
+    found = ppvae.log_marginal(fit, X, num_samples=1000, options=options)
     assert isinstance(fit.model, Coins)
     off = np.exp(found.log_marginal - fit.model.truth(X).detach().numpy()) - 1
     assert (np.abs(off) <= 4.5 * found.log_marginal_se.fillna(0) + 1e-9).all()
-    assert (found.log_marginal_se.fillna(0) > 0).any() == (how == "drawn")
+    assert (found.log_marginal_se.fillna(0) > 1e-6).any() == (how == "drawn")
 
 
 @pytest.mark.parametrize("options", [{"widen": 1.5}, {"tails": 5.0}])
@@ -307,7 +307,7 @@ def test_naive_monte_carlo_is_right(method: str, model: Callable[[], Any]) -> No
     """p̂/p − 1 is 0 within its standard error; z = 4.5 over 2 × 3 × 3: false alarms < 2e-4."""
     made = model()
     ends = (-1.0, 2.0) if getattr(made, "prior", "") == "uniform" else (0.0, 1.0)
-    found = ppvae.log_marginal(fitted(made, X.repeat(10, 1)), X, num_samples=20_000, method=method)
+    found = ppvae.log_marginal(fitted(made, X.repeat(10, 1)), X, num_samples=8000, method=method)
     off = (np.exp(found.log_marginal - by_quadrature(made, X, ends).numpy()) - 1) / found.log_marginal_se
     assert (np.abs(off) < 4.5).all()
     assert (found.log_marginal_se < 0.2).all()

@@ -40,8 +40,10 @@ _FAR, _DIRECTIONS = (1.0, 10.0, 100.0), 8
 _STREAM_CHECK = 43
 #: Gauss-Legendre nodes of a cell, in each dimension
 _NODES = 8
-#: halvings of a cell, and cells in all for one datum
-_MOST_HALVINGS, _MOST_CELLS = 40, 10_000
+#: halvings of a cell
+_MOST_HALVINGS = 40
+#: dimensions → cells in all for one datum
+_MOST_CELLS = {1: 10_000, 2: 3000}
 #: dimensions → modes of one datum that are climbed to, and points of the grid in each dimension of a cell
 _MOST_MODES, _POINTS = {1: 40, 2: 12}, {1: 16, 2: 2}
 #: widths around a mode within which cells are halved until they are no wider than four
@@ -65,8 +67,8 @@ def exact(asked: Question, *, tolerance: float = 1e-8) -> Certain:
     the numerical error, as far as it shows: a peak far narrower than the grid, aside from all slopes, would not.
 
     Args:
-        tolerance: error in nats at which quadrature stops, or at the latest after some ten thousand cells a datum, as
-            where a network has kinks.
+        tolerance: error in nats at which quadrature stops, if rounding or a limit on cells does not stop it before: of
+            single precision 1e-5 or so remains, and as much of the kinks that a ReLU network has in two dimensions.
 
     Raises:
         PpvaeError: none of these applies.
@@ -259,6 +261,7 @@ class _Integral:
         cells, peak, modes_at, widths = self.first_cells()
         scale = peak.where(peak.isfinite(), 0.0)
         noise = 4 * torch.finfo(self.target.mean.dtype).eps * (1 + scale.abs())
+        aim = noise.clamp_min(tolerance)  # what rounding hides is not looked for
         done, error, spent = (torch.zeros_like(scale) for _ in range(3))
         number = len(self.corners)
         for halving in range(_MOST_HALVINGS + 1):
@@ -271,14 +274,14 @@ class _Integral:
             off, total = error.index_add(0, owner, change), done.index_add(0, owner, now)
             count = torch.bincount(owner, minlength=len(scale))
             spent += number * count
-            fine = change <= torch.maximum(tolerance / 8 * (total / count)[owner], noise[owner] * now)
-            fine |= (off <= tolerance / 2 * total)[owner]
+            fine = change <= torch.maximum((aim / 8 * total / count)[owner], noise[owner] * now)
+            fine |= (off <= aim / 2 * total)[owner]
             margin = _MARGIN * widths[owner]  # what reaches over the edge of a cell is easily missed
             low, high = (modes_at[owner] - end.unsqueeze(1) for end in (cells.low, cells.high))
             inside = ((low > -margin) & (high < margin)).all(-1)
             narrow = (widths[owner] < (cells.high - cells.low).unsqueeze(1) / 4).any(-1)
             fine &= ~(inside & narrow).any(-1)
-            fine |= (spent > _MOST_CELLS)[owner] | (halving == _MOST_HALVINGS)
+            fine |= (spent > _MOST_CELLS[self.target.size])[owner] | (halving == _MOST_HALVINGS)
             done.index_add_(0, owner[fine], now[fine])
             error.index_add_(0, owner[fine], change[fine])
             cells = halves.select((~fine).repeat_interleave(number))
@@ -321,9 +324,13 @@ class _Integral:
         return self.measured(low[cell], high[cell], owner), peak, at, widths
 
     def measured(self, low: Tensor, high: Tensor, owner: Tensor) -> _Cells:
-        half = (high - low).unsqueeze(1) / 2
-        density = self.log_density(low.unsqueeze(1) + half * (1 + self.nodes), owner)
-        return _Cells(low, high, (density + self.log_weights).logsumexp(-1) + half.squeeze(1).log().sum(-1), owner)
+        """The integrals over boxes, some at a time: each has as many nodes as there are products of them."""
+        parts = []
+        for at in torch.arange(len(owner), device=owner.device).split(max(1, self.rows // len(self.nodes))):
+            half = (high[at] - low[at]).unsqueeze(1) / 2
+            density = self.log_density(low[at].unsqueeze(1) + half * (1 + self.nodes), owner[at])
+            parts.append((density + self.log_weights).logsumexp(-1) + half.squeeze(1).log().sum(-1))
+        return _Cells(low, high, torch.cat(parts), owner)
 
     def halved(self, cells: _Cells) -> _Cells:
         """Each cell's 2^D parts, one after the other."""

@@ -18,7 +18,7 @@ from ppvae.sites import draw
 
 #: the stream of random numbers of the optimisation
 _STREAM_REFINE = 42
-#: q widened by 1 + this/√D costs a third of the effective draws where q is the posterior, for any D
+#: q widened by 1 + this/√D costs at most a third of the effective draws where q is the posterior, for any D
 _WIDTH = 0.45
 
 
