@@ -242,6 +242,7 @@ def _fitted(asked: Question, name: FamilyName, options: Mapping[str, Any]) -> Po
     epochs = math.ceil(_FLOW_STEPS / math.ceil(size / 100))
     fitted = train(
         asked.fit, data, "per-datapoint", family=name, family_options=options, train_model=False, lr=_FLOW_LR,
+        inference_options={"max_steps": 1},  # of validation data, whose bound is of no use here
         max_epochs=epochs, eval_every=epochs, patience=None, accelerator=asked.x.device.type,
         precision="64-true" if asked.x.dtype == torch.float64 else "32-true",
         seed=block_seed(asked.seed, _STREAM_REFINE) % 2**31, progress=False,

@@ -337,6 +337,7 @@ def fitted(model: ppvae.Model, inference: str = "amortized") -> tuple[ppvae.Fit,
 
 def test_estimates_have_smoothed_values_where_asked() -> None:
     """The columns come with their label, leave the others as they are, and do not depend on chunks."""
+    torch.manual_seed(0)
     fit, x = fitted(PPCA(3, 2))
     plain = ppvae.log_marginal(fit, x, num_samples=300)
     assert not set(SMOOTHED) & set(plain)
