@@ -15,7 +15,6 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
-from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import biject_to
 
@@ -24,7 +23,7 @@ from ppvae.errors import PpvaeError
 from ppvae.local import Local, Phi
 from ppvae.model import Model
 from ppvae.randomness import seeded
-from ppvae.sites import is_subsample
+from ppvae.story import tell
 
 FamilyName = Literal["mean-field", "full-covariance", "low-rank", "mixture", "iaf", "spline", "ladder"]
 _NO_SHAPE = torch.Size()
@@ -351,49 +350,22 @@ class Ladder:
             self(x, start)  # refuses a prior that has no such product now rather than in training
 
     def __call__(self, x: Tensor, phi: Phi) -> None:
-        try:
-            with _Products(self.names, phi):
-                self.model.model(x)
-        except _AllDrawn:
-            pass
+        def multiply(msg: Any, left: dict[str, None]) -> None:
+            name = msg["name"]
+            if name not in left:
+                raise PpvaeError(
+                    f"family 'ladder' needs the prior of {next(iter(left))!r}, and latent {name!r}, which the model "
+                    "sums out, is drawn before it: draw it after, or choose another family"
+                )
+            try:
+                msg["fn"] = _product(msg["fn"], phi[f"{name}_loc"], phi[f"{name}_scale"])
+            except NotImplementedError as error:
+                raise PpvaeError(
+                    f"family 'ladder' multiplies Gaussian priors, and latent {name!r} is a {error}: choose another "
+                    "family"
+                ) from error
 
-
-class _AllDrawn(Exception):
-    """The last latent has been drawn: decoder and observation have nothing to add."""
-
-
-class _Products(Messenger):
-    """Inside a model's program, replaces the prior of each latent by its product with the Gaussian of φ."""
-
-    def __init__(self, names: list[str], phi: Phi) -> None:
-        super().__init__()
-        self.left = dict.fromkeys(names)  # not drawn yet
-        self.phi = phi
-
-    def _pyro_sample(self, msg: Any) -> None:
-        name = msg["name"]
-        if is_subsample(msg):
-            return
-        if msg["is_observed"]:
-            msg["stop"] = True  # a guide observes nothing: handlers outside are not to see it
-            return
-        if name not in self.left:
-            raise PpvaeError(
-                f"family 'ladder' needs the prior of {next(iter(self.left))!r}, and latent {name!r}, which the model "
-                "sums out, is drawn before it: draw it after, or choose another family"
-            )
-        try:
-            msg["fn"] = _product(msg["fn"], self.phi[f"{name}_loc"], self.phi[f"{name}_scale"])
-        except NotImplementedError as error:
-            raise PpvaeError(
-                f"family 'ladder' multiplies Gaussian priors, and latent {name!r} is a {error}: choose another family"
-            ) from error
-
-    def _pyro_post_sample(self, msg: Any) -> None:
-        if msg["name"] in self.left:
-            del self.left[msg["name"]]
-            if not self.left:
-                raise _AllDrawn
+        tell(self.model, x, self.names, multiply)
 
 
 def _product(prior: Any, loc: Tensor, scale: Tensor) -> Any:

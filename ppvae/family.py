@@ -15,7 +15,7 @@ from ppvae.errors import PpvaeError
 from ppvae.families import FamilyName, LocalSite, make_family
 from ppvae.model import Model, overrides
 from ppvae.randomness import seeded
-from ppvae.sites import sample_sites
+from ppvae.sites import marked, sample_sites
 
 #: prior draws behind the starting moments
 _PRIOR_DRAWS = 1000
@@ -67,9 +67,7 @@ def local_sites(model: Model, x: Tensor, *, way_out: str = "give a guide") -> li
     with torch.no_grad(), seeded(0, device=x.device):
         trace = poutine.trace(model).get_trace(batch)
         latents = {
-            name: site
-            for name, site in sample_sites(trace).items()
-            if not site["is_observed"] and site["infer"].get("enumerate") != "parallel"
+            name: site for name, site in sample_sites(trace).items() if not site["is_observed"] and not marked(site)
         }
         sites: list[tuple[str, constraints.Constraint, int]] = []
         for name, site in latents.items():

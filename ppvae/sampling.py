@@ -19,7 +19,7 @@ from ppvae.evidence.method import DATA_BLOCK
 from ppvae.fitted import Fit, require_fit
 from ppvae.posterior import Posterior
 from ppvae.randomness import block_seed, forked, reseed
-from ppvae.sites import sample_sites
+from ppvae.sites import marked, sample_sites
 
 _STREAM_SAMPLE, _STREAM_RECONSTRUCT = 4, 5
 
@@ -90,7 +90,7 @@ def replicate(fit: Fit, posterior: Posterior, x: Tensor, index: Tensor) -> Sampl
     known = poutine.trace(posterior.select(index)).get_trace(rows)
     program = poutine.replay(fit.model, trace=known)
     sites = sample_sites(poutine.trace(program).get_trace(rows))
-    if any(site["infer"].get("enumerate") == "parallel" and name not in known for name, site in sites.items()):
+    if any(marked(site) and name not in known for name, site in sites.items()):
         known = poutine.trace(infer_discrete(program, first_available_dim=-2)).get_trace(rows)
         program = poutine.replay(fit.model, trace=known)
     return _run(fit, program, rows)

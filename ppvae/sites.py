@@ -126,7 +126,7 @@ class Guide(Recorder):
                 raise PpvaeError(f"values= has no {name!r}: it must hold every latent of the guide")
             msg["value"] = self.values[name]
             return False
-        if _marked(msg):
+        if marked(msg):
             self.enumerate(msg)
             return True
         shape = fn.batch_shape
@@ -154,7 +154,7 @@ class Generative(Recorder):
         if name in self.values:
             msg["value"] = self.values[name]
             return False
-        if not _marked(msg):
+        if not marked(msg):
             way_out = (
                 'mark it infer={"enumerate": "parallel"} to sum it out, or give it a site in the guide'
                 if getattr(msg["fn"], "has_enumerate_support", False)
@@ -165,7 +165,8 @@ class Generative(Recorder):
         return True
 
 
-def _marked(msg: Any) -> bool:
+def marked(msg: Any) -> bool:
+    """Whether a site, of a trace or as a message, is to be enumerated."""
     return msg["infer"].get("enumerate") == "parallel"
 
 

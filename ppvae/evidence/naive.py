@@ -9,7 +9,6 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import constraints
 
@@ -19,7 +18,8 @@ from ppvae.evidence.method import Question, Weighted, method
 from ppvae.evidence.proposal import Guide, Proposal
 from ppvae.model import Model
 from ppvae.randomness import seeded
-from ppvae.sites import Draws, draw, is_subsample, sample_sites
+from ppvae.sites import Draws, draw, marked, sample_sites
+from ppvae.story import tell
 
 
 @method("uniform", applies=("continuous", "mixed", "enumerated", "summed", "drawn"))
@@ -67,41 +67,15 @@ class Story:
         self.latents = {name: site for name, site in sample_sites(trace).items() if not site["is_observed"]}
 
     def __call__(self, x: Tensor) -> None:
-        if not self.latents:
-            return
-        try:
-            with _Unobserved(self.latents, self.replace, x):
-                self.model.model(x)
-        except _AllDrawn:
-            pass
+        def unmark(msg: Any, left: dict[str, None]) -> None:
+            msg["infer"] = {key: value for key, value in msg["infer"].items() if key != "enumerate"}
+            if self.replace is not None:
+                msg["fn"] = self.replace(msg["name"], msg["fn"], x)
+
+        tell(self.model, x, self.latents, unmark)
 
     def select(self, index: Tensor) -> Story:
         return self
-
-
-class _AllDrawn(Exception):
-    """The last latent has been drawn: decoder and observation have nothing to add."""
-
-
-class _Unobserved(Messenger):
-    def __init__(self, latents: dict[str, Any], replace: Replace | None, x: Tensor) -> None:
-        super().__init__()
-        self.left, self.replace, self.x = set(latents), replace, x
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if is_subsample(msg):
-            return
-        if msg["is_observed"]:
-            msg["stop"] = True  # a guide observes nothing: handlers outside are not to see it
-            return
-        msg["infer"] = {key: value for key, value in msg["infer"].items() if key != "enumerate"}
-        if self.replace is not None:
-            msg["fn"] = self.replace(msg["name"], msg["fn"], self.x)
-
-    def _pyro_post_sample(self, msg: Any) -> None:
-        self.left.discard(msg["name"])
-        if not self.left:
-            raise _AllDrawn
 
 
 class Prior(Proposal):
@@ -163,11 +137,6 @@ class Defended(Proposal):
         parts = math.log1p(-self.share) + densities.log_q, math.log(self.share) + densities.log_prior
         log_weight = densities.log_joint - torch.logaddexp(*parts)
         return Weighted(log_weight, log_weight)
-
-
-def marked(site: Any) -> bool:
-    """Whether a site of a trace is to be enumerated."""
-    return site["infer"].get("enumerate") == "parallel"
 
 
 def _uniform(name: str, fn: Any, x: Tensor) -> Any:
