@@ -24,6 +24,15 @@ from ppvae.sites import Draws
 Values = dict[str, Tensor]
 
 
+def _bias_apart(bias: Tensor, left: Tensor, right: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """bias + left @ right with the bias left to the loop that follows; the reshaping keeps torch from joining them."""
+    return (alpha * (left @ right)).unsqueeze(0).add(beta * bias).squeeze(0)
+
+
+#: a bias that goes into the product is written out to its whole size and read again
+_APART = {torch.ops.aten.addmm.default: _bias_apart}
+
+
 class CompiledJoint:
     """log p(x, z) [S, B] of data x [B, *event] at latents {name: [S, B, *event]}; compiled for each shape it meets.
 
@@ -49,7 +58,7 @@ class CompiledJoint:
         with torch.no_grad(), pyro.validation_enabled(False):
             try:
                 with scoring.fused():
-                    recorded = make_fx(lambda x, values: self._log_joint(x, values))(x, values)
+                    recorded = make_fx(lambda x, values: self._log_joint(x, values), _APART)(x, values)
             except PpvaeError:
                 raise
             except Exception as error:

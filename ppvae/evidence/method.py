@@ -21,7 +21,7 @@ from ppvae.posterior import Posterior
 from ppvae.target import Target
 
 #: random numbers are drawn for fixed blocks of this many datapoints and particles
-DATA_BLOCK, PARTICLE_BLOCK = 100, 20
+DATA_BLOCK, PARTICLE_BLOCK = 100, 50
 
 #: what a pair may have, as the columns of the table of methods
 Pair = Literal["continuous", "mixed", "enumerated", "summed", "drawn"]
