@@ -18,7 +18,6 @@ from ppvae.errors import PpvaeError
 
 Treatment = Literal["static", "dynamic", "threshold", "real", "standardised", "binary"]
 Split = Literal["train", "valid", "test"]
-Method = Literal["auto", "uniform", "prior", "importance", "refined", "laplace", "ais", "exact"]
 _console = Console(width=None if sys.stdout.isatty() else 160)
 
 
@@ -200,7 +199,7 @@ def _fit(
 def evaluate_command(
     run: str,
     num_samples: int = 1000,
-    method: Method = "auto",
+    method: str = "auto",
     method_options: dict[str, Any] | None = None,
     num_gaps: int = 0,
     compile: bool = False,
@@ -220,7 +219,7 @@ def evaluate_command(
         run: folder of a saved fit.
         num_samples: draws a datum.
         method: auto goes, for each datum, from importance sampling to refined, Laplace and annealed proposals until the
-            weights pass; the others are one method for all.
+            weights pass; importance, refined, laplace, ais, exact, prior and uniform are one method for all.
         method_options: of the method, such as --method_options '{max_seconds: 30}' for auto.
         num_gaps: of so many data, what the family and what the encoder (or the rows) lose.
         compile: run the model compiled; pays for itself in long evaluations.
@@ -241,12 +240,14 @@ def evaluate_command(
     from ppvae.compare import EVIDENCE, RESULTS
     from ppvae.evaluation import evaluate, observations, write_evidence
     from ppvae.files import free_file
+    from ppvae.marginal import check_method
     from ppvae.reliability import khat_threshold
     from ppvae.results import write_results
     from ppvae.saving import data_arguments, read_config
 
     if num_data is not None:
         require.count("num_data", num_data)
+    check_method(method, method_options)
     place = Path(run)
     target = None if out is None else free_file(out)
     fitted = _trained(place)
@@ -314,7 +315,7 @@ def compare_command(
     labels: str | None = None,
     num_test: int | None = None,
     num_samples: int = 1000,
-    method: Method = "auto",
+    method: str = "auto",
     method_options: dict[str, Any] | None = None,
     num_gaps: int = 0,
     max_seconds: float | None = None,

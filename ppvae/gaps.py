@@ -19,8 +19,8 @@ from ppvae import require
 from ppvae.data import LIKELIHOODS, Data
 from ppvae.errors import PpvaeError
 from ppvae.evidence import METHODS
-from ppvae.evidence.estimate import answer, certain
-from ppvae.evidence.method import PARTICLE_BLOCK, Block, Question, Sampler
+from ppvae.evidence.estimate import answer, certain, drawn, summary
+from ppvae.evidence.method import Block, Question, Sampler
 from ppvae.evidence.proposal import Proposal
 from ppvae.evidence.refined import widened
 from ppvae.families import FAMILIES, FAMILY_CLASSES, FamilyName, make_family
@@ -219,8 +219,8 @@ def _at_moments(
     with torch.no_grad(), forked(asked.x.device):
         for number, block in asked.blocks():
             reseed(block_seed(asked.seed, _STREAM_CHOOSE, number), asked.x.device)
-            drawn = draw(posterior.select(block.positions), asked.x[block.positions], _CHOOSE)
-            u = target.unconstrained(drawn.raw_values)[:, block.rows]
+            values = draw(posterior.select(block.positions), asked.x[block.positions], _CHOOSE).raw_values
+            u = target.unconstrained(values)[:, block.rows]
             for i, (mean, std) in enumerate(zip(u.mean(0), u.std(0).clamp_min(1e-4), strict=True)):
                 sites, at = [], 0
                 for site in target.sites:
@@ -274,16 +274,13 @@ def _weights(asked: Question, sampler: Sampler, block: Block, number: int, strea
 
     The same stream gives the same random numbers, whatever the sampler.
     """
-    device, parts = asked.x.device, []
-    size = max(1, asked.chunk_size // len(block.rows))
-    with torch.no_grad(), forked(device), pyro.validation_enabled(False):
-        for at in range(0, asked.num_samples, PARTICLE_BLOCK):
-            reseed(block_seed(asked.seed, stream, number, at // PARTICLE_BLOCK), device)
-            for drawn in sampler.weights(block, min(PARTICLE_BLOCK, asked.num_samples - at), size):
-                log_w, bound = drawn.log_weight.double(), drawn.bound.double()
-                if drawn.exact:
-                    return log_w.expand(asked.num_samples, -1), bound.expand(asked.num_samples, -1), True
-                parts.append((log_w, bound))
+    parts = []
+    with torch.no_grad(), forked(asked.x.device), pyro.validation_enabled(False):
+        for some in drawn(asked, sampler, block, number, stream):
+            log_w, bound = some.log_weight.double(), some.bound.double()
+            if some.exact:
+                return log_w.expand(asked.num_samples, -1), bound.expand(asked.num_samples, -1), True
+            parts.append((log_w, bound))
     log_w, bound = (torch.cat(part) for part in zip(*parts, strict=True))
     return log_w, bound, False
 
@@ -302,12 +299,12 @@ def _report(
         q = _weights(asked, plain, block, number, _STREAM_REPORT)[1]
         best = torch.stack([_weights(asked, star, block, number, _STREAM_REPORT)[1] for star in narrow])
         if p is None:
-            part, drawn = _log_marginal(asked, wide, tightest, block, number)
+            part, ratio = _log_marginal(asked, wide, tightest, block, number)
         else:
             part = {name: column[block.wanted] for name, column in p.items()}
-            drawn = torch.zeros_like(q)
+            ratio = torch.zeros_like(q)
         # the log of a mean of weights moves by a draw's weight over that mean
-        gap, gap_se = part["log_marginal"] - best.mean(1), _error(drawn - best)
+        gap, gap_se = part["log_marginal"] - best.mean(1), _error(ratio - best)
         if p is not None:
             gap_se = (gap_se.square() + part["log_marginal_se"].square()).sqrt()
         part |= {
@@ -352,15 +349,8 @@ def _log_marginal(
                 return {name: certain(log_w[0])[name] for name in _OF_P}, torch.zeros_like(log_w)
     weights = Weights.empty(asked.num_samples, log_w[0])
     weights.add(log_w, log_w)
-    khat = weights.khat()
-    columns = {
-        "log_marginal": weights.log_mean(),
-        "log_marginal_se": weights.standard_error(),
-        "ess": weights.ess(),
-        "khat": khat,
-        "ok": weights.ok(khat),
-    }
-    return columns, (log_w - columns["log_marginal"]).exp()
+    found = summary(weights, smooth=False)
+    return {name: found[name] for name in _OF_P}, (log_w - found["log_marginal"]).exp()
 
 
 def _error(draws: Tensor) -> Tensor:

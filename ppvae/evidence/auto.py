@@ -165,7 +165,7 @@ def _draws(name: str, num_samples: int) -> int:
 def _take(found: Estimates, better: Estimates, positions: Tensor) -> None:
     """Put the estimates of some data in place of what there is; the bound of q as it is stays."""
     for name, column in found.items():
-        if name in ("elbo", "elbo_se", "iwae_bound", "iwae_bound_se", "converged"):
+        if name in ("elbo", "elbo_se", "converged", *PLAIN):
             continue
         new = better.get(name)
         if name == "running" and (new is None or new.shape[1:] != column.shape[1:]):

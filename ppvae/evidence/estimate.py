@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import pyro
 import torch
 from torch import Tensor
 
-from ppvae.evidence.method import PARTICLE_BLOCK, Certain, Question, Sampler
+from ppvae.evidence.method import PARTICLE_BLOCK, Block, Certain, Question, Sampler, Weighted
 from ppvae.memory import keep_freed_pages
 from ppvae.progress import Progress
 from ppvae.randomness import block_seed, forked, reseed
@@ -53,26 +54,32 @@ def _estimate(asked: Question, sampler: Sampler, stream: int) -> Estimates:
     bar = Progress(asked.progress, wanted, "log p(x)")
     with bar, torch.no_grad(), forked(device), pyro.validation_enabled(False):
         for number, block in asked.blocks():
-            like = _floating(asked.x).new_empty(len(block.rows))
-            weights = Weights.empty(asked.num_samples, like, smooth=asked.smooth)
-            size = max(1, asked.chunk_size // len(block.rows))
+            weights = Weights.empty(asked.num_samples, asked.x.new_empty(len(block.rows)), smooth=asked.smooth)
             part = None
-            for at in range(0, asked.num_samples, PARTICLE_BLOCK):
-                reseed(block_seed(asked.seed, stream, number, at // PARTICLE_BLOCK), device)
-                for drawn in sampler.weights(block, min(PARTICLE_BLOCK, asked.num_samples - at), size):
-                    if drawn.exact:
-                        part = certain(drawn.log_weight[0], drawn.bound[0], smooth=asked.smooth)
-                        break
-                    weights.add(drawn.log_weight, drawn.bound)
-                if part is not None:
+            for some in drawn(asked, sampler, block, number, stream):
+                if some.exact:
+                    part = certain(some.log_weight[0], some.bound[0], smooth=asked.smooth)
                     break
-            parts.append(_summary(weights, asked.smooth) if part is None else part)
+                weights.add(some.log_weight, some.bound)
+            parts.append(summary(weights, asked.smooth) if part is None else part)
             done += len(block.rows)
             bar.update(done)
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def _summary(weights: Weights, smooth: bool) -> Estimates:
+def drawn(asked: Question, sampler: Sampler, block: Block, number: int, stream: int) -> Iterator[Weighted]:
+    """The weights of all draws for a block; the same stream gives the same random numbers, whatever the sampler.
+
+    To be used up within `no_grad`, `forked` and validation_enabled(False).
+    """
+    size = max(1, asked.chunk_size // len(block.rows))
+    for at in range(0, asked.num_samples, PARTICLE_BLOCK):
+        reseed(block_seed(asked.seed, stream, number, at // PARTICLE_BLOCK), asked.x.device)
+        yield from sampler.weights(block, min(PARTICLE_BLOCK, asked.num_samples - at), size)
+
+
+def summary(weights: Weights, smooth: bool) -> Estimates:
+    """The columns of `COLUMNS` from the weights of a block's data."""
     khat = weights.khat()
     found = {
         "log_marginal": weights.log_mean(),
@@ -109,7 +116,3 @@ def certain(
         "ok": value.isfinite(),
         **(dict.fromkeys(SMOOTHED, value) if smooth else {}),
     }
-
-
-def _floating(x: Tensor) -> Tensor:
-    return x if x.is_floating_point() else x.new_empty(0, dtype=torch.get_default_dtype())

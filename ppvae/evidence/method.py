@@ -64,17 +64,13 @@ class Block:
 
     def normal(self, particles: int, *shape: int) -> Tensor:
         """Standard Normal noise [particles, B, *shape] of the wanted rows."""
-        noise = torch.randn(particles, DATA_BLOCK, *shape, dtype=self._dtype, device=self.positions.device)
+        noise = torch.randn(particles, DATA_BLOCK, *shape, dtype=self.data.dtype, device=self.data.device)
         return noise[:, self.rows]
 
     def uniform(self, particles: int, *shape: int) -> Tensor:
         """Uniform noise on [0, 1), [particles, B, *shape], of the wanted rows."""
-        noise = torch.rand(particles, DATA_BLOCK, *shape, dtype=self._dtype, device=self.positions.device)
+        noise = torch.rand(particles, DATA_BLOCK, *shape, dtype=self.data.dtype, device=self.data.device)
         return noise[:, self.rows]
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        return self.data.dtype if self.data.is_floating_point() else torch.get_default_dtype()
 
 
 @dataclass(frozen=True)
