@@ -13,6 +13,8 @@ import numpy as np
 import pyro
 import pytest
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from sklearn.utils import check_random_state
 from torch import Tensor, nn
 
@@ -68,6 +70,11 @@ def _same(a: Any, b: Any) -> bool:
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
         return a.dtype == b.dtype and torch.equal(a, b)
     return type(a) is type(b) and a == b
+
+
+@pytest.fixture
+def ax() -> Axes:
+    return Figure(layout="constrained").subplots()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """Simulation-based calibration: the exact posterior passes, and each way of being wrong is caught by what should."""
 
-import io
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -14,6 +13,7 @@ import torch
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from pictures import drawn, labels
 from torch import Tensor
 
 import ppvae
@@ -270,22 +270,6 @@ def test_bad_arguments_are_refused_in_one_line(named: str) -> None:
 
 
 # Pictures
-
-
-@pytest.fixture
-def ax() -> Axes:
-    return Figure(layout="constrained").subplots()
-
-
-def drawn(ax: Axes) -> None:
-    """Rendered for real, with warnings as errors."""
-    cast(Figure, ax.figure).savefig(io.BytesIO(), format="png")
-
-
-def labels(ax: Axes) -> list[str]:
-    legend = ax.get_legend()
-    assert legend is not None
-    return [text.get_text() for text in legend.get_texts()]
 
 
 def test_a_rank_histogram_holds_every_datum(exact: xr.Dataset, ax: Axes) -> None:

@@ -12,7 +12,8 @@ import torch
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from test_calibration import labels, linear, mixture, refused, to_the_prior, trained
+from pictures import labels
+from test_calibration import linear, mixture, refused, to_the_prior, trained
 from torch import Tensor
 from torch.distributions import Categorical, MultivariateNormal, Normal, kl_divergence
 

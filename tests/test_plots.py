@@ -1,6 +1,5 @@
 """Pictures: what is drawn is what the data say, and what cannot be drawn is refused by name."""
 
-import io
 import math
 from typing import Any, cast
 
@@ -15,6 +14,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.lines import AxLine
+from pictures import drawn, labels
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
@@ -22,23 +22,6 @@ import ppvae
 from ppvae import PpvaeError, plots
 from ppvae.models import GMM, PPCA, VAE
 from ppvae.registry import _ZOO
-
-
-@pytest.fixture
-def ax() -> Axes:
-    return Figure(layout="constrained").subplots()
-
-
-def drawn(ax: Axes) -> None:
-    """Rendered for real, with warnings as errors."""
-    cast(Figure, ax.figure).savefig(io.BytesIO(), format="png")
-
-
-def labels(ax: Axes) -> list[str]:
-    legend = ax.get_legend()
-    assert legend is not None
-    return [text.get_text() for text in legend.get_texts()]
-
 
 # Colours
 

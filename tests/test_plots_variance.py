@@ -1,6 +1,5 @@
 """The picture of gradient variance: what stands where, and what cannot be drawn."""
 
-import io
 import math
 from typing import Any, cast
 
@@ -11,20 +10,10 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.container import ErrorbarContainer
-from matplotlib.figure import Figure
+from pictures import drawn
 
 import ppvae
 from ppvae import PpvaeError, plots
-
-
-@pytest.fixture
-def ax() -> Axes:
-    return Figure(layout="constrained").subplots()
-
-
-def drawn(ax: Axes) -> None:
-    """Rendered for real, with warnings as errors."""
-    cast(Figure, ax.figure).savefig(io.BytesIO(), format="png")
 
 
 def variances(**entries: tuple[float, float, float, bool]) -> xr.Dataset:

@@ -10,7 +10,8 @@ import torch
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from test_calibration import labels, linear, refused, trained
+from pictures import labels
+from test_calibration import linear, refused, trained
 from torch import Tensor
 
 import ppvae
@@ -170,11 +171,6 @@ def test_a_statistic_keeps_its_shape(fit: ppvae.Fit, x: Tensor) -> None:
         "changes its shape",
         lambda: posterior_predictive_check(fit, x, statistics={"a": lambda x: [1.0] * next(sizes)}, num_draws=2),
     )
-
-
-@pytest.fixture
-def ax() -> Axes:
-    return Figure(layout="constrained").subplots()
 
 
 def test_the_picture_has_the_data_among_the_replicates(found: xr.Dataset, ax: Axes) -> None:
