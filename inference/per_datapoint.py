@@ -9,6 +9,7 @@ of its own, so a step costs the same for any number of datapoints.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -110,6 +111,7 @@ class PerDatapoint(ppvae.Strategy):
         return Posterior(bound.model, self.layout.unpack(found.rows), found.converged)
 
     def _converge(self, rows: Tensor, bound: Bound, seed: int) -> RowFit:
+        bound = replace(bound, block=len(rows))  # the draws of a row are its own, whichever others are still moving
         return fit_rows(
             rows,
             lambda rows, which: bound(self.layout.unpack(rows), which),

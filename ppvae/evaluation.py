@@ -18,14 +18,14 @@ from ppvae import require
 from ppvae.data import Data
 from ppvae.errors import PpvaeError
 from ppvae.evidence.auto import AUTO
+from ppvae.evidence.method import Question
 from ppvae.files import replacing
 from ppvae.fitted import Fit
 from ppvae.gaps import gaps
-from ppvae.marginal import log_marginal, summarise
+from ppvae.marginal import estimates, summarise
+from ppvae.posterior import Posterior
+from ppvae.refinement import ROW_BLOCK
 from ppvae.results import Row
-
-#: new datapoints behind `infer_seconds_per_1000`
-_TIMED = 1000
 
 
 def evaluate(
@@ -48,11 +48,13 @@ def evaluate(
         progress: show progress bars; None only on a terminal.
     """
     require.count("num_gaps", num_gaps, least=0)
-    x = observations(data, split, num_test)
-    common: dict[str, Any] = {"num_samples": num_samples, "seed": seed, "compile": compile, "progress": progress}
-    found = log_marginal(fitted, x, method=method, options=method_options, **common)
+    require.count("num_samples", num_samples)
+    x = fitted.as_input(observations(data, split, num_test))
+    asked = Question(fitted, x, None, seed, num_samples, progress=progress, compile=compile)
+    asked.posterior, seconds = _timed(fitted, x, seed)
+    found = estimates(asked, method, method_options)
     if "iwae_bound" not in found:
-        plain = found if method == "importance" else log_marginal(fitted, x, method="importance", **common)
+        plain = found if method == "importance" else estimates(asked, "importance")
         same = {"iwae_bound": "log_marginal", "iwae_bound_se": "log_marginal_se", "elbo": "elbo", "elbo_se": "elbo_se"}
         found = found.assign({column: plain[source] for column, source in same.items()})
     approximation = amortization = None
@@ -88,7 +90,7 @@ def evaluate(
         approximation_gap=approximation,
         amortization_gap=amortization,
         train_seconds=fitted.seconds,
-        infer_seconds_per_1000=_seconds_per_1000(fitted, x),
+        infer_seconds_per_1000=seconds,
         num_parameters=fitted.num_parameters(),
         family=fitted.settings.family,
     )
@@ -112,13 +114,14 @@ def observations(data: Data, split: str, most: int | None = None) -> Tensor:
     return x[:most]
 
 
-def _seconds_per_1000(fitted: Fit, x: Tensor) -> float:
-    """Seconds to find q for 1,000 new datapoints at once; fewer test data are used over."""
-    many = x[torch.arange(_TIMED) % len(x)]
+def _timed(fitted: Fit, x: Tensor, seed: int) -> tuple[Posterior, float]:
+    """q of x, and the seconds to find that of 1,000 new datapoints at once; fewer data are used over."""
+    many = x[torch.arange(max(len(x), ROW_BLOCK)) % len(x)]  # rows are taken by the block, and do not mind the others
     fitted.posterior(many[:2])  # what only the first call costs
     start = time.perf_counter()
-    fitted.posterior(many)
-    return time.perf_counter() - start
+    posterior = fitted.posterior(many, seed=seed)
+    seconds = time.perf_counter() - start
+    return posterior.select(torch.arange(len(x), device=x.device)), seconds * 1000 / len(many)
 
 
 def _number(value: float) -> float | None:

@@ -37,6 +37,8 @@ from ppvae.strategy import Strategy
 from ppvae.training import Training
 
 Precision = Literal["32-true", "64-true", "bf16-mixed"]
+#: steps between evaluations; rows of validation data take as long as hundreds of steps
+_EVAL, _EVAL_ROWS = 200, 650
 
 
 def fit(
@@ -103,7 +105,8 @@ def fit(
         max_seconds: of training, after which it stops.
         patience: evaluations without a better validation bound before training stops; None never stops. The
             best weights are the ones returned.
-        eval_every: epochs between evaluations; where None, as many as make 200 steps.
+        eval_every: epochs between evaluations; where None, as many as make 200 steps, or 650 where validation data need
+            rows of their own.
         train_model: False keeps θ as it is: the same model under another inference.
         accelerator: as Lightning Fabric has them: "auto", "cpu", "cuda", …
         precision: of weights and of training, as Lightning Fabric has them.
@@ -160,7 +163,8 @@ def fit(
     batch_size = min(require.count("batch_size", batch_size), len(data.train))
     steps_per_epoch = math.ceil(len(data.train) / batch_size)
     if eval_every is None:
-        eval_every = min(max_epochs, math.ceil(200 / steps_per_epoch))
+        between = _EVAL_ROWS if strategy_type.refuses_dynamic else _EVAL
+        eval_every = min(max_epochs, math.ceil(between / steps_per_epoch))
     eval_every = require.count("eval_every", eval_every)
     require.one_of("precision", precision, PRECISIONS)
     checkpoint_seconds = require.positive("checkpoint_seconds", checkpoint_seconds, zero=True)

@@ -71,7 +71,7 @@ def log_marginal(
             that does not apply to the pair.
     """
     require_fit(fit)
-    settings = check_method(method, options)
+    check_method(method, options)
     require.count("num_samples", num_samples)
     require.count("chunk_size", chunk_size)
     require.count("seed", seed, least=0)
@@ -80,15 +80,21 @@ def log_marginal(
     asked = Question(
         fit, fit.as_input(x), index, seed, num_samples, chunk_size, progress, compile=compile, smooth=smooth
     )
+    return estimates(asked, method, options)
+
+
+def estimates(asked: Question, method: str, options: Mapping[str, Any] | None = None) -> xr.Dataset:
+    """What `log_marginal` returns, of a question that may know q already."""
+    settings = check_method(method, options)
     if method == AUTO:
         columns, methods = auto(asked, escalation(**settings))
-        return _dataset(columns, methods, num_samples, seed)
+        return _dataset(columns, methods, asked.num_samples, asked.seed)
     source = METHODS[method].prepare(asked, **settings)
     columns = answer(asked, source)
     converged = None if isinstance(source, Certain) else source.converged
     if converged is not None:
         columns["converged"] = converged
-    return _dataset(columns, np.full(len(asked.x), method), num_samples, seed)
+    return _dataset(columns, np.full(len(asked.x), method), asked.num_samples, asked.seed)
 
 
 def check_method(method: str, options: Mapping[str, Any] | None) -> dict[str, Any]:

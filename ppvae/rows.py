@@ -91,7 +91,8 @@ def fit_rows(
 
     Args:
         start: rows [N, width].
-        bound: the objective; called under gradient with fresh draws, and under no_grad for checks.
+        bound: the objective at some of the rows, whose draws must not depend on which others are there (`Bound.block`);
+            called under gradient with fresh draws, and under no_grad for checks.
         lr: Adam's step at the first rung, in unconstrained units.
         max_steps: after which a row is returned as not converged.
         tolerance: nats.
@@ -106,12 +107,10 @@ def fit_rows(
     ladder = rows.new_tensor(LR_LADDER) * lr
 
     def check(which: Tensor, at: Tensor) -> Tensor:
-        """On the same draws for the same row at every check: the draws are made for all N rows."""
+        """On the same draws for the same row at every check."""
         reseed(seed, rows.device)
         with torch.no_grad():
-            full = rows.clone()
-            full[which] = at
-            return torch.stack([bound(full, everyone) for _ in range(checks)]).mean(0)[which]
+            return torch.stack([bound(at, which) for _ in range(checks)]).mean(0)
 
     with forked(rows.device):
         best = check(everyone, rows)
