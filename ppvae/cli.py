@@ -34,7 +34,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 _SUBJECT = {"show": "name", "fit": "name", "evaluate": "run", "sample": "run", "report": "run", "compare": "models",
             "new": "file"}  # fmt: skip
 #: arguments of `ppvae.fit` that are no options of the command line
-_NO_OPTIONS = {"model", "data", "inference_options", "run_dir", "resume", "progress"}
+_NO_OPTIONS = {"model", "data", "inference_options", "run_dir", "resume", "progress", "loggers"}
 
 
 class _Parser(ArgumentParser):

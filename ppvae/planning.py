@@ -129,7 +129,7 @@ def model_names(models: Any) -> list[str]:
 
 def option_names_of_fit() -> list[str]:
     """The arguments of `fit` that `compare` hands on."""
-    taken = {"model", "data", "inference", "inference_options", "seed", "progress", "run_dir", "resume"}
+    taken = {"model", "data", "inference", "inference_options", "seed", "progress", "run_dir", "resume", "loggers"}
     return [name for name in inspect.signature(fit).parameters if name not in taken]
 
 

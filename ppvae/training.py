@@ -161,6 +161,8 @@ class Training:
                 self.epoch, self.order, self.batches = self.epoch + 1, None, 0
                 if self.keep is not None:
                     self.keep(self, interrupted())
+        for logger in self.fabric.loggers:
+            logger.finalize("success")
         result.stopped = self.stopped or "epochs"
         if self.best_state is not None:
             self.step.load_state_dict(self.best_state)
@@ -242,6 +244,8 @@ class Training:
                 "valid_bound": value,
             }
         )
+        curves = {"train_bound": train_bound, "valid_bound": value, "seconds": self.result.seconds}
+        self.fabric.log_dict(curves, step=self.steps)
         self.stale += 1
         if value > self.best:
             self.best, self.stale = value, 0
