@@ -312,7 +312,7 @@ def _quietest(estimator: Estimator, model: Model, strategy: Strategy, x: Tensor)
 
 
 def _checked(loggers: Logger | Sequence[Logger]) -> list[Logger]:
-    each = list(loggers) if isinstance(loggers, Sequence) and not isinstance(loggers, str) else [loggers]
+    each: list[Any] = list(loggers) if isinstance(loggers, (list, tuple)) else [loggers]
     for logger in each:
         if not isinstance(logger, Logger):
             raise PpvaeError(
