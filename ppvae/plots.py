@@ -259,6 +259,15 @@ def _images(x: Tensor, shape: Sequence[int] | None) -> Tensor:
     return x.detach().cpu().float().reshape(-1, *event)
 
 
+def unit_images(x: Tensor) -> Tensor:
+    """x as images [N, C, H, W] from 0 to 1, as `image_grid` shows them.
+
+    Raises:
+        PpvaeError: x holds no images.
+    """
+    return _unit(_images(x, None))
+
+
 def _unit(images: Tensor) -> Tensor:
     """Into 0 … 1: unchanged where they are there already, else by their common extremes."""
     low, high = float(images.min()), float(images.max())
