@@ -24,6 +24,7 @@ import ppvae
 from ppvae import citation, plots
 from ppvae.gap_bars import Amount, SplitGap, bars, figure_of_gaps, split_gaps
 from ppvae.reading import read_gap, reading
+from ppvae.report import write_report
 from ppvae.results import Row
 from ppvae.scatter import MOST, Series, Sprite, scatter, series
 from ppvae.table import lines
@@ -324,6 +325,18 @@ def test_data_that_are_no_images_have_no_sprite() -> None:
     assert Marks(text).pixels == 1
     assert "x = (" not in text
     assert ", …)" in drawn(found, torch.randn(4, 13))
+
+
+def test_data_made_in_python_are_shown_by_number_alone(tmp_path: Path) -> None:
+    """They cannot be loaded again, so there are points without images, and the page says so."""
+    x = torch.rand(30, 64, generator=torch.Generator().manual_seed(0)).round()
+    data = ppvae.Data("mine", x[:20], x[20:25], x[25:], "bernoulli", "static")
+    options: dict[str, Any] = {"model_options": {"latent_dim": 2, "hidden": [8]}, "max_epochs": 1, "num_samples": 20}
+    ppvae.compare("vae", "amortized", data, seeds=[0], method="importance", run_dir=tmp_path / "run", **options)
+    text = write_report(tmp_path / "run").read_text(encoding="utf-8")
+    marks = Marks(text)
+    assert (len(marks.points), marks.pixels) == (5, 0)
+    assert "Pictures of vae are left out: the data were made in Python" in text
 
 
 # How to cite
