@@ -17,7 +17,7 @@ from ppvae import require
 from ppvae.errors import PpvaeError
 
 Treatment = Literal["static", "dynamic", "threshold", "real", "standardised", "binary"]
-Split = Literal["train", "valid", "test"]
+Split = Literal["train", "valid", "test", "all"]
 _console = Console(width=None if sys.stdout.isatty() else 160)
 
 
@@ -224,13 +224,13 @@ def evaluate_command(
         num_gaps: of so many data, what the family and what the encoder (or the rows) lose.
         compile: run the model compiled; pays for itself in long evaluations.
         data: other data than the fit's own.
-        split: which part of the data.
+        split: which part of the data; all is every row, in the order of a file of your own.
         treatment: where it should differ from the fit's own.
         root: folder of downloaded data (default: as the fit's own).
         labels: column of a .csv that is no part of x.
         num_data: only the first so many.
-        out: a new netCDF file for the estimates of every datum; without it they go into the run, with results.json,
-            where it has none yet.
+        out: a new file for the estimates of every datum, .csv (log_marginal is an outlier score; of a mixture clusters)
+            or .nc (netCDF); without it they go into the run, with results.json, where it has none yet.
         overwrite: replace the results that the run has.
         seed: of the draws.
     """
@@ -238,7 +238,7 @@ def evaluate_command(
 
     import ppvae
     from ppvae.compare import EVIDENCE, RESULTS
-    from ppvae.evaluation import evaluate, observations, write_evidence
+    from ppvae.evaluation import evaluate, observations, write_evidence, write_scores
     from ppvae.files import free_file
     from ppvae.marginal import check_method
     from ppvae.reliability import khat_threshold
@@ -288,7 +288,10 @@ def evaluate_command(
             gap = ppvae.summarise(estimates.dropna("datum", subset=[column]), column)
             print(f"lost              {gap.mean:10.3f} ± {_error(gap.mc_se)} {lost} ({num_gaps} data)")
     if target is not None:
-        write_evidence(target, estimates)
+        if target.suffix.lower() == ".csv":
+            write_scores(target, estimates, fitted, loaded, split)
+        else:
+            write_evidence(target, estimates)
         print(f"estimates of every datum: {target}")
     elif overwrite or not (place / RESULTS).exists():
         write_evidence(place / EVIDENCE, estimates)

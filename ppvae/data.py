@@ -38,6 +38,7 @@ class Data:
         labels: split → [N] int64, or None.
         log_prob: the exact log density in nats, [B, *event] → [B], where the distribution is known.
         source: the arguments of `load_data` that give it again, or None.
+        rows: split → [N], where each datum stands in a file that was split here, or None.
 
     Raises:
         PpvaeError: an unknown likelihood or treatment; parts that do not fit together or the likelihood.
@@ -52,6 +53,7 @@ class Data:
     labels: dict[str, Tensor] | None = None
     log_prob: LogProb | None = None
     source: dict[str, Any] | None = None
+    rows: dict[str, Tensor] | None = None
 
     def __post_init__(self) -> None:
         require.one_of("likelihood", self.likelihood, sorted(set(LIKELIHOODS.values())))
@@ -157,7 +159,8 @@ def load_data(
         if size > len(data.train):
             raise PpvaeError(f"num_train is {size}, but {data.name!r} has only {len(data.train)} training rows")
         kept = data.labels and data.labels | {"train": data.labels["train"][:size]}
-        data = replace(data, train=data.train[:size].clone(), labels=kept)  # a view keeps all rows alive
+        rows = data.rows and data.rows | {"train": data.rows["train"][:size]}
+        data = replace(data, train=data.train[:size].clone(), labels=kept, rows=rows)  # a view keeps all rows alive
     source = _source(name, data.treatment, root, seed, size, column)
     return data if source == data.source else replace(data, source=source)
 
@@ -292,7 +295,7 @@ def _data(name: str, raw: Raw) -> Data:
     size = sum(len(x) for x in raw.x.values())
     if size < 10:
         raise PpvaeError(f"data {name!r} has {size} rows: three splits need at least 10")
-    x, y = raw.x, raw.y
+    x, y, index = raw.x, raw.y, None
     if "valid" not in x:
         key = "all" if "all" in x else "train"
         _check_values(f"data {name!r}{'' if key == 'all' else ', train'}", x[key])
@@ -306,7 +309,9 @@ def _data(name: str, raw: Raw) -> Data:
         y = y and y | {split: y[key][rows] for split, rows in index.items()}
     labels = y and {split: y[split] for split in SPLITS}
     train, valid, test = (x[split] for split in SPLITS)
-    return Data(name, train, valid, test, "gaussian", "real", labels, raw.log_prob)
+    return Data(
+        name, train, valid, test, "gaussian", "real", labels, raw.log_prob, rows=index if "all" in raw.x else None
+    )
 
 
 def _check_values(where: str, x: Tensor) -> None:

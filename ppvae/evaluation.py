@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -103,15 +103,30 @@ def _joined(methods: np.ndarray) -> str:
     return "+".join(str(name) for name in names[np.argsort(-counts, kind="stable")])
 
 
+#: every split, in the order of the file where it was split here
+ALL = "all"
+
+
 def observations(data: Data, split: str, most: int | None = None) -> Tensor:
-    """The data of a split that a fit can be judged on, the first so many of them [N, *event]."""
-    x = data.splits[require.one_of("split", split, data.splits)]
-    if data.dynamic and split == "train":
+    """The data of a split, or all, that a fit can be judged on, the first so many of them [N, *event]."""
+    require.one_of("split", split, (*data.splits, ALL))
+    if data.dynamic and split in ("train", ALL):
         raise PpvaeError(
             f"train of {data.name} (dynamic) holds intensities, redrawn at each visit: judge valid or test, "
             'or treatment="static"'
         )
-    return x[:most]
+    if split != ALL:
+        return data.splits[split][:most]
+    return torch.cat([*data.splits.values()])[positions(data, split).argsort()][:most]
+
+
+def positions(data: Data, split: str) -> Tensor:
+    """Where the data of a split stand in their file [N], or simply 0 … N − 1."""
+    if split != ALL:
+        return torch.arange(len(data.splits[split])) if data.rows is None else data.rows[split]
+    if data.rows is None:
+        return torch.arange(sum(len(x) for x in data.splits.values()))
+    return torch.cat([data.rows[part] for part in data.splits])
 
 
 def _timed(fitted: Fit, x: Tensor, seed: int) -> tuple[Posterior, float]:
@@ -144,3 +159,20 @@ def write_evidence(path: Path, estimates: xr.Dataset) -> None:
     """The estimates of every datum as netCDF."""
     with replacing(path) as scratch:
         estimates.to_netcdf(scratch, engine="h5netcdf")
+
+
+def write_scores(path: Path, estimates: xr.Dataset, fitted: Fit, data: Data, split: str) -> None:
+    """The estimates of every datum as a table of text; log_marginal is an outlier score, the lower the stranger.
+
+    Columns: row (counted from 0, in the file where that was split here), those of the estimates, and for a mixture
+    cluster and its probability p(k | x).
+    """
+    table = estimates[[name for name, column in estimates.items() if column.dims == ("datum",)]].to_dataframe()
+    row = positions(data, split)
+    table.insert(0, "row", (row.sort().values if split == ALL else row)[: len(table)].numpy())
+    if isinstance(responsibilities := getattr(fitted.model, "responsibilities", None), Callable):
+        with torch.no_grad():
+            most = responsibilities(fitted.as_input(observations(data, split, len(table)))).max(-1)
+        table["cluster"], table["cluster_probability"] = most.indices.numpy(), most.values.numpy()
+    with replacing(path) as scratch:
+        table.to_csv(scratch, index=False)
