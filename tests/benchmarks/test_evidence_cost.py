@@ -1,0 +1,96 @@
+"""Importance sampling beside the loop that common VAE libraries have, and the memory it takes.
+
+pytest tests/benchmarks/test_evidence_cost.py --benchmark-enable -s
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import ppvae
+
+SHAPE = {"x_dim": 784, "latent_dim": 20, "hidden": (400,)}
+
+
+def pair(x: Tensor) -> ppvae.Fit:
+    data = ppvae.Data("bits", x, x[:1], x[:1], "bernoulli", "static")
+    return ppvae.fit(ppvae.create("vae", **SHAPE), data, max_steps=1, progress=False)
+
+
+def bits(count: int) -> Tensor:
+    return torch.bernoulli(torch.full((count, 784), 0.3), generator=torch.Generator().manual_seed(0))
+
+
+def test_against_a_loop_that_encodes_again(
+    rounds: int, paired: Callable[..., dict[str, float]], clock: Callable[[Callable[[], object]], float]
+) -> None:
+    """Datum by datum, chunk by chunk of 100 draws: encode x, draw, decode, average."""
+    samples, count = (5000, 20) if rounds > 1 else (200, 2)
+    x = bits(100)
+    fit = pair(x)
+    encoder, layout = fit.strategy.get_submodule("encoder"), fit.strategy.layout
+    logits = fit.model.get_submodule("decoder").get_submodule("logits")
+
+    @torch.no_grad()
+    def loop() -> list[float]:
+        found = []
+        for datum in x[:count]:
+            parts = []
+            for _ in range(samples // 100):
+                phi = layout.unpack(encoder(datum.expand(100, -1)))
+                q = torch.distributions.Normal(phi["loc"], phi["scale"])
+                z = q.sample()
+                log_w = torch.distributions.Bernoulli(logits=logits(z)).log_prob(datum).sum(-1)
+                log_w += torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(-1) - q.log_prob(z).sum(-1)
+                parts.append(log_w)
+            found.append(torch.cat(parts).logsumexp(0).item() - math.log(samples))
+        return found
+
+    # both look at the same data; ours has them all at once
+    theirs = torch.tensor(loop())
+    ours = torch.from_numpy(ppvae.log_marginal(fit, x[:count], num_samples=samples)["log_marginal"].values)
+    assert (ours - theirs).abs().max() < 1 if rounds > 1 else True  # the same number within its error
+    paired(
+        f"log p(x) of 100 data, {samples} draws, 20-400-784, a datum",
+        ppvae=lambda: clock(lambda: ppvae.log_marginal(fit, x, num_samples=samples)) / len(x),
+        loop=lambda: clock(loop) / count,
+    )
+
+
+def test_memory(rounds: int) -> None:
+    """Peak memory above the start grows neither with draws nor with data."""
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("reads /proc")
+    sizes = [(50, 100), (500, 100), (50, 1000)]
+    if rounds > 1:
+        sizes += [(5000, 100), (50, 10_000), (5000, 10_000)]
+    program = "import sys; sys.path.insert(0, {!r}); import test_evidence_cost as t; t.measure({}, {})"
+    grown = {}
+    for samples, count in sizes:
+        run = subprocess.run(
+            [sys.executable, "-c", program.format(str(__file__).rpartition("/")[0], samples, count)],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        grown[samples, count] = float(run.stdout)
+        print(f"  {samples:5d} draws × {count:6d} data: {grown[samples, count]:6.0f} MB above the start")
+    data = 4 * 784 * max(count for _, count in sizes) / 2**20  # x itself grows
+    assert max(grown.values()) < 1000 + data
+
+
+def measure(samples: int, count: int) -> None:
+    """Prints the growth of the peak in MB; for a process of its own."""
+    x = bits(count)
+    fit = pair(x)
+    status = Path("/proc/self/statm").read_text()  # what is held now; the peak so far may be higher
+    before = int(status.split()[1]) * resource.getpagesize()
+    ppvae.log_marginal(fit, x, num_samples=samples)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before / 2**20)
