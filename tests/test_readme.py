@@ -19,10 +19,13 @@ def test_the_model_of_the_readme_runs_as_written(capsys: pytest.CaptureFixture[s
     assert all("Summary(mean=-" in line and line.endswith("reliable") for line in lines)
 
 
-def test_every_file_and_picture_that_the_readme_links_exists() -> None:
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+@pytest.mark.parametrize("page", ["README.md", "notebooks/README.md"])
+def test_every_file_and_picture_that_a_page_links_exists(page: str) -> None:
+    path = Path(__file__).parent.parent / page
+    links = re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8"))
+    links = [link for link in links if "://" not in link]
     assert links
-    assert [link for link in links if not (Path(__file__).parent.parent / link).exists()] == []
+    assert [link for link in links if not (path.parent / link).exists()] == []
 
 
 def test_the_table_of_gradients_is_the_code_s() -> None:
