@@ -25,8 +25,8 @@ AUTO = "auto"
 PLAIN = {"iwae_bound": "nats/datum", "iwae_bound_se": "nats/datum"}
 #: what follows plain importance sampling, the cheapest first
 ORDER = ("refined", "laplace", "ais")
-#: the most chains of AIS a datum: each costs thousands of gradients
-_MOST_CHAINS = 200
+#: the most chains of AIS a datum, and those of its pilot: each costs thousands of gradients
+_MOST_CHAINS, _PILOT_CHAINS = 200, 32
 #: draws of a pilot at least
 _LEAST_PILOT = 200
 #: a pilot must promise so many times the effective draws that are asked for: it is not certain itself
@@ -46,7 +46,7 @@ class Escalation:
     Args:
         methods: to try after plain importance sampling, in this order; those that do not apply to the pair are left
             out.
-        pilot: draws of the pilot of each; where None, half of num_samples and at least 200.
+        pilot: draws of the pilot of each, of AIS 32 at most; where None, half of num_samples and at least 200.
         max_seconds: no datum goes on to another method after so many.
         options: {method: its options}.
 
@@ -128,7 +128,7 @@ def _escalate(
                 remaining.append(part)
                 continue
             tried.append((name, source))
-            draws = _draws(name, pilot)
+            draws = min(pilot, _PILOT_CHAINS) if name == "ais" else pilot
             looked = answer(asked.at(part, draws), source, _STREAM_PILOT + len(tried))
             passed = _promises(looked, draws, _draws(name, asked.num_samples))
             better = passed | (looked["log_marginal"] > best[part])
