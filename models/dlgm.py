@@ -26,7 +26,7 @@ from ppvae.local import Phi
 from ppvae.nets import Likelihood, Output, mlp, recognition
 
 
-@ppvae.register("dlgm", compare={"data": "digits", "max_epochs": 100})
+@ppvae.register("dlgm", compare={"data": "digits", "max_epochs": 90})
 class DLGM(ppvae.Model):
     """L stochastic layers, each Gaussian with a nonlinear mean and a learned covariance given the layer above.
 

@@ -24,7 +24,7 @@ from ppvae.local import Phi
 from ppvae.nets import Standardize, moments, recognition
 
 
-@ppvae.register("gmm", compare={"data": "iris", "lr": 0.02, "max_epochs": 400, "patience": None})
+@ppvae.register("gmm", compare={"data": "iris", "lr": 0.02, "max_epochs": 320, "patience": None})
 class GMM(ppvae.Model):
     """A mixture of K Gaussians.
 

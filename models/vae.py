@@ -22,7 +22,7 @@ from ppvae.local import Phi
 from ppvae.nets import Likelihood, Output, recognition
 
 
-@ppvae.register("vae", compare={"data": "digits", "max_epochs": 100})
+@ppvae.register("vae", compare={"data": "digits", "max_epochs": 90})
 class VAE(ppvae.Model):
     """A deep latent variable under one nonlinear layer of observation.
 

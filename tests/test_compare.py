@@ -121,8 +121,8 @@ def test_without_arguments_the_main_job_is_planned() -> None:
 
 def test_the_main_job_uses_the_settings_that_models_registered() -> None:
     settings = {job.model: dict(job.fit_options) for job in main_plan()}
-    assert (settings["gmm"]["lr"], settings["gmm"]["max_epochs"], settings["gmm"]["patience"]) == (0.02, 400, None)
-    assert settings["vae"]["max_epochs"] == settings["dlgm"]["max_epochs"] == 100
+    assert (settings["gmm"]["lr"], settings["gmm"]["max_epochs"], settings["gmm"]["patience"]) == (0.02, 320, None)
+    assert settings["vae"]["max_epochs"] == settings["dlgm"]["max_epochs"] == 90
     assert all("data" not in job.fit_options for job in main_plan())
 
 

@@ -84,11 +84,15 @@ def _draw(found: dict[str, tuple[float, float, float]]) -> None:
     reference = found[REFERENCE][0]
     ax.axhline(reference, color="0.6", linestyle="--", linewidth=1)
     shown = {name: entry for name, entry in found.items() if entry[0] > reference - 8}
-    for name, (value, seconds, passed) in shown.items():
+    for rank, (name, (value, seconds, passed)) in enumerate(sorted(shown.items(), key=lambda item: item[1][1])):
         colour = f"C{sorted({n.split()[0] for n in found}).index(name.split()[0])}"
         filled = passed >= 0.9
         ax.plot(seconds, value, "o", color=colour, markerfacecolor=colour if filled else "white", markersize=8)
-        ax.annotate(f"{name} ({passed:.0%})", (seconds, value), xytext=(6, -10), textcoords="offset points", fontsize=8)
+        last = rank >= len(shown) - 3  # to the left, above and below in turn
+        at = (-8, (8, -16, 20)[len(shown) - 1 - rank]) if last else (7, -10)
+        label = f"{name} ({passed:.0%})"
+        align = "right" if last else "left"
+        ax.annotate(label, (seconds, value), xytext=at, textcoords="offset points", fontsize=8, ha=align)
     hidden = [f"{name} {entry[0]:.0f}" for name, entry in found.items() if name not in shown]
     ax.set(xscale="log", xlabel=f"seconds for {NUM_DATA} data", ylabel="mean log p̂(x), nats/datum")
     ax.set_title(
@@ -96,6 +100,7 @@ def _draw(found: dict[str, tuple[float, float, float]]) -> None:
         + (f"\nfar below: {', '.join(hidden)}" if hidden else ""),
         fontsize=9,
     )
+    ax.margins(y=0.12)
     figure = ax.figure
     assert isinstance(figure, Figure)
     PICTURE.parent.mkdir(exist_ok=True)
