@@ -49,6 +49,7 @@ def evaluate(
     """
     require.count("num_gaps", num_gaps, least=0)
     require.count("num_samples", num_samples)
+    require.count("seed", seed, least=0)
     x = fitted.as_input(observations(data, split, num_test))
     asked = Question(fitted, x, None, seed, num_samples, progress=progress, compile=compile)
     asked.posterior, seconds = _timed(fitted, x, seed)

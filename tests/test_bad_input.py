@@ -114,7 +114,7 @@ COMMANDS: list[tuple[str, str, str]] = [
     ("compare --models vae --seeds 0 1 2", "'1 2'", "a value follows its option"),
     ("evaluate gmm --num_samples many", "--num_samples", "a whole number, got 'many'"),
     ("evaluate gmm --method exakt", "method 'exakt'", "did you mean 'exact'"),
-    ("evaluate gmm --split all", "split 'all'", "train, valid, test"),
+    ("evaluate gmm --split whole", "split 'whole'", "train, valid, test"),
     # numbers out of range
     ("fit ppca --data iris --lr 0", "lr", "> 0, got 0"),
     ("fit ppca --data iris --lr -1", "lr", "> 0, got -1"),

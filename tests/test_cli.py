@@ -375,8 +375,8 @@ def options_of(command: str) -> Any:
 
 def test_fit_has_the_arguments_and_defaults_of_python() -> None:
     ours, theirs = options_of("fit").get_defaults().as_dict(), inspect.signature(fit).parameters
-    # a progress bar shows on terminals; a model comes by name
-    missing = theirs.keys() - ours.keys() - {"progress"}
+    # a progress bar shows on terminals; loggers are objects; a model comes by name
+    missing = theirs.keys() - ours.keys() - {"progress", "loggers"}
     assert not missing
     # data and model are named, a resumed run is named too, and those that need no name may be left out
     for name in (theirs.keys() & ours.keys()) - {"model", "data", "resume"}:
