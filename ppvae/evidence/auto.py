@@ -56,7 +56,7 @@ class Escalation:
 
     methods: Sequence[str] = ORDER
     pilot: int | None = None
-    max_seconds: float = 120.0
+    max_seconds: float = 30.0
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -73,7 +73,7 @@ class Escalation:
 
 
 def escalation(
-    methods: Sequence[str] = ORDER, pilot: int | None = None, max_seconds: float = 120.0, **options: Mapping[str, Any]
+    methods: Sequence[str] = ORDER, pilot: int | None = None, max_seconds: float = 30.0, **options: Mapping[str, Any]
 ) -> Escalation:
     """`Escalation` with the options of each method under its name: {"max_seconds": 30, "ais": {"start": "q"}}."""
     return Escalation(methods, pilot, max_seconds, options)
