@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,9 @@ from ppvae.errors import PpvaeError
 from ppvae.evidence.estimate import Estimates, answer
 from ppvae.evidence.importance import importance
 from ppvae.evidence.method import METHODS, Certain, Question, Sampler
+from ppvae.evidence.proposal import Proposal
 from ppvae.model import overrides
+from ppvae.posterior import Posterior
 from ppvae.reliability import MIN_ESS, khat_threshold
 
 AUTO = "auto"
@@ -35,6 +37,9 @@ _MARGIN = 1.25
 _FINITE_VARIANCE = 0.5
 #: data to which AIS is given at a time, between two looks at the clock
 _AT_ONCE = 20
+#: options of a method in escalation, those after the first where they do not apply: from q as refined, which lies near
+#: the posterior, AIS needs fewer temperatures than from the prior
+_DEFAULTS: dict[str, tuple[dict[str, Any], ...]] = {"ais": ({"start": "q", "num_temperatures": 100}, {})}
 #: streams of random numbers: of what is reported, and of the pilots (plain importance sampling has its usual one)
 _STREAM_FRESH, _STREAM_PILOT = 6, 60
 
@@ -82,11 +87,14 @@ def escalation(
 def auto(asked: Question, plan: Escalation) -> tuple[Estimates, np.ndarray]:
     """Importance sampling where that passes, then refined, Laplace and annealed proposals for the data where not.
 
+    Where weights from a Gaussian do not pass, a Student t in its place is tried before the next method ("refined-t").
+    A later method starts from q as refined, and AIS then needs few temperatures.
+
     A pilot decides for each datum: its weights must have a finite variance by k̂, and promise 100 effective draws out
     of num_samples (where that is fewer than 125 nothing is tried). What is reported comes from fresh draws of the
-    method chosen, whose k̂ and effective draws are judged anew. A datum that no method passes for gets the one whose
-    pilot gave the largest value, as all of them are lower bounds in expectation. No such pilot can see a mode of the
-    posterior that was never visited.
+    method chosen, whose k̂ and effective draws are judged anew: where these fail, AIS is left. A datum that no method
+    passes for gets the one whose pilot gave the largest value less two standard errors, as all of them are lower
+    bounds in expectation. No such pilot can see a mode of the posterior that was never visited.
 
     Returns:
         The columns of the methods chosen, with elbo and elbo_se those of q as it is; besides `iwae_bound` and
@@ -100,44 +108,143 @@ def auto(asked: Question, plan: Escalation) -> tuple[Estimates, np.ndarray]:
         _take(found, answer(asked, METHODS["exact"].prepare(asked)), asked.everyone)
         names[:] = "exact"
     elif not bool(found["ess"].isnan().all()) and asked.num_samples >= _MARGIN * MIN_ESS:
-        for name, source, positions in _escalate(asked, plain, found, plan):
-            draws = _draws(name, asked.num_samples)
-            _take(found, answer(asked.at(positions, draws), source, _STREAM_FRESH), positions)
-            if source.converged is not None:
-                found.setdefault("converged", torch.ones_like(found["ok"]))[positions] = source.converged[positions]
-            names[positions.cpu().numpy()] = name
+        search = _Search(asked, plain, found, plan)
+        search.run()
+        for again in (False, True):
+            data = search.failed(found) if again else asked.everyone
+            for chosen, positions in search.chosen(data):
+                source = chosen.source
+                _take(found, answer(asked.at(positions, chosen.draws), source, _STREAM_FRESH), positions)
+                if source.converged is not None:
+                    found.setdefault("converged", torch.ones_like(found["ok"]))[positions] = source.converged[positions]
+                names[positions.cpu().numpy()] = chosen.name
     return found, names.astype(str)
 
 
-def _escalate(
-    asked: Question, plain: Sampler, looked: Estimates, plan: Escalation
-) -> list[tuple[str, Sampler, Tensor]]:
-    """(method, its sampler, positions of the data it was chosen for); plain importance sampling was looked at."""
-    deadline = time.perf_counter() + plan.max_seconds
-    pilot = max(_LEAST_PILOT, asked.num_samples // 2) if plan.pilot is None else plan.pilot
-    tried: list[tuple[str, Sampler]] = [("importance", plain)]
-    owner = torch.zeros_like(asked.everyone)
-    best = looked["log_marginal"].clone()
-    pending = asked.everyone[~_promises(looked, asked.num_samples, asked.num_samples)]
-    for name in plan.methods:
-        remaining = []
-        for part in pending.split(_AT_ONCE if name == "ais" else max(1, len(pending))):
-            late = time.perf_counter() >= deadline
-            source = None if late else _prepared(asked.at(part), name, plan.options.get(name, {}))
-            if source is None or not len(part):
-                remaining.append(part)
+@dataclass
+class _Tried:
+    """A method that had its pilot, and the draws that each of its data are to get."""
+
+    name: str
+    source: Sampler
+    draws: int
+
+
+class _Search:
+    """The pilots: which method each datum is to have.
+
+    Attributes:
+        owner: of each datum the method that it has so far, in `tried`, [N].
+        best: log p̂ less two standard errors in that method's pilot, [N].
+        promised: seconds that fresh draws of AIS will take.
+    """
+
+    def __init__(self, asked: Question, plain: Sampler, looked: Estimates, plan: Escalation) -> None:
+        self.asked, self.plan, self.looked = asked.at(asked.everyone), plan, looked
+        self.deadline = time.perf_counter() + plan.max_seconds
+        self.pilot = max(_LEAST_PILOT, asked.num_samples // 2) if plan.pilot is None else plan.pilot
+        self.tried = [_Tried("importance", plain, asked.num_samples)]
+        self.promised = 0.0
+        self.owner, self.best = torch.zeros_like(asked.everyone), _cautious(looked)
+
+    def run(self) -> None:
+        """Go from method to method with the data that none has passed for."""
+        number = self.asked.num_samples
+        pending = self.asked.everyone[~_promises(self.looked, number, number)]
+        pending = self._heavier(self.tried[0], pending)
+        for name in self.plan.methods:
+            if name == "ais":
+                self._anneal(pending)
+            elif (tried := self._prepared(name, pending)) is not None:
+                pending = self._heavier(tried, self._look(tried, pending, self.pilot))
+                guide = getattr(tried.source, "guide", None)
+                if name == "refined" and isinstance(posterior := getattr(guide, "guide", guide), Posterior):
+                    self.asked.posterior = posterior
+
+    def failed(self, found: Estimates) -> Tensor:
+        """Of the data whose fresh draws did not pass, those that go on to AIS after all, their pilot having misled."""
+        annealed = self.owner.new_tensor([tried.name == "ais" for tried in self.tried]).bool()
+        data = self.asked.everyone[~found["ok"].bool() & ~annealed[self.owner]]
+        before, self.promised = self.owner.clone(), 0.0
+        if "ais" in self.plan.methods:
+            self.best[data] = _cautious(found)[data]
+            self._anneal(data)
+        return (self.owner != before).nonzero().flatten()
+
+    def chosen(self, data: Tensor) -> list[tuple[_Tried, Tensor]]:
+        """Each method that was chosen for some of the data, and their positions."""
+        groups = [(tried, data[self.owner[data] == at]) for at, tried in enumerate(self.tried)]
+        return [group for group in groups if len(group[1])]
+
+    def _look(self, tried: _Tried, data: Tensor, draws: int) -> Tensor:
+        """The pilot of a method; those of the data that it does not pass for."""
+        if not len(data):
+            return data
+        self.tried.append(tried)
+        start = time.perf_counter()
+        looked = answer(self.asked.at(data, draws), tried.source, _STREAM_PILOT + len(self.tried))
+        seconds = time.perf_counter() - start
+        passed = _promises(looked, draws, tried.draws)
+        value = _cautious(looked)
+        better = passed | (value > self.best[data])
+        if tried.name == "ais":
+            if passed.any():  # as many chains as they need
+                least = float(looked["ess"][passed].min()) / draws
+                tried.draws = min(tried.draws, math.ceil(_MARGIN * MIN_ESS / least))
+            better = self._affordable(better, passed, seconds / draws / len(data) * tried.draws)
+        self.best[data[better]] = value[better]
+        self.owner[data[better]] = len(self.tried) - 1
+        return data[~passed]
+
+    def _affordable(self, better: Tensor, passed: Tensor, each: float) -> Tensor:
+        """Of the data that are better off those for which fresh draws are done in time, those that passed first."""
+        room = max(0, int((self.deadline - time.perf_counter() - self.promised) / each))
+        first = torch.argsort((better & passed).int() + better.int(), descending=True, stable=True)[:room]
+        kept = torch.zeros_like(better)
+        kept[first] = better[first]
+        self.promised += each * int(kept.sum())
+        return kept
+
+    def _heavier(self, tried: _Tried, data: Tensor) -> Tensor:
+        """The same proposal with the tails of a Student t, where it is a Gaussian: no more than another pilot."""
+        if not len(data) or not isinstance(tried.source, Proposal) or time.perf_counter() >= self.deadline:
+            return data
+        source = tried.source.with_tails(self.asked.x)
+        return (
+            data
+            if source is None
+            else self._look(replace(tried, name=f"{tried.name}-t", source=source), data, self.pilot)
+        )
+
+    def _anneal(self, data: Tensor) -> None:
+        """AIS for some data at a time; where it passes for none of them it will not for the next."""
+        draws = min(self.asked.num_samples, _MOST_CHAINS)
+        for part in data.split(_AT_ONCE):
+            tried = self._prepared("ais", part)
+            if tried is None or len(
+                self._look(replace(tried, draws=draws), part, min(self.pilot, _PILOT_CHAINS))
+            ) == len(part):
+                return
+
+    def _prepared(self, name: str, data: Tensor) -> _Tried | None:
+        """The method for these data, or None where it does not apply to the pair or time is up."""
+        if not len(data) or time.perf_counter() >= self.deadline:
+            return None
+        given = self.plan.options.get(name)
+        for options in (given,) if given else _DEFAULTS.get(name, ({},)):
+            try:
+                source = METHODS[name].prepare(self.asked.at(data), **options)
+            except PpvaeError:
+                if given:  # for this very method: what is wrong with them must be said
+                    raise
                 continue
-            tried.append((name, source))
-            draws = min(pilot, _PILOT_CHAINS) if name == "ais" else pilot
-            looked = answer(asked.at(part, draws), source, _STREAM_PILOT + len(tried))
-            passed = _promises(looked, draws, _draws(name, asked.num_samples))
-            better = passed | (looked["log_marginal"] > best[part])
-            best[part[better]] = looked["log_marginal"][better]
-            owner[part[better]] = len(tried) - 1
-            remaining.append(part[~passed])
-        pending = torch.cat(remaining)
-    groups = [(*entry, (owner == at).nonzero().flatten()) for at, entry in enumerate(tried)]
-    return [group for group in groups if len(group[2])]
+            return None if isinstance(source, Certain) else _Tried(name, source, self.asked.num_samples)
+        return None
+
+
+def _cautious(looked: Estimates) -> Tensor:
+    """log p̂ less two standard errors, [A]: one lucky draw does not make a method the best."""
+    return looked["log_marginal"] - 2 * looked["log_marginal_se"]
 
 
 def _promises(looked: Estimates, drawn: int, num_samples: int) -> Tensor:
@@ -145,21 +252,6 @@ def _promises(looked: Estimates, drawn: int, num_samples: int) -> Tensor:
     khat = looked["khat"]
     shape = khat.isnan() | (khat <= min(khat_threshold(drawn), _FINITE_VARIANCE))
     return shape & (looked["ess"] * num_samples / drawn >= _MARGIN * MIN_ESS)
-
-
-def _prepared(asked: Question, name: str, options: Mapping[str, Any]) -> Sampler | None:
-    """The method's sampler, or None where it does not apply to the pair."""
-    try:
-        source = METHODS[name].prepare(asked, **options)
-    except PpvaeError:
-        if options:  # given for this very method: what is wrong with them must be said
-            raise
-        return None
-    return None if isinstance(source, Certain) else source
-
-
-def _draws(name: str, num_samples: int) -> int:
-    return min(num_samples, _MOST_CHAINS) if name == "ais" else num_samples
 
 
 def _take(found: Estimates, better: Estimates, positions: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from ppvae import require
 from ppvae.check import one_line
 from ppvae.evidence.method import DATA_BLOCK, Block, Question, method
-from ppvae.evidence.proposal import Guide, Proposal, Widened
+from ppvae.evidence.proposal import Guide, Proposal, Widened, tails_of
 from ppvae.families import FullCovariance
 from ppvae.local import Phi, select
 from ppvae.randomness import seeded
@@ -68,6 +69,11 @@ class Laplace(Proposal):
         super().__init__(asked.model, asked.posterior, none)
         self.asked, self.target, self.widen, self.tails = asked, asked.target, widen, tails
         self._found: dict[tuple[int, ...], Gaussian] = {}
+
+    def with_tails(self, x: Tensor) -> Laplace:
+        heavier = copy.copy(self)  # with the modes found so far
+        heavier.widen, heavier.tails = 1.0, tails_of(self.target.size)
+        return heavier
 
     def proposal(self, block: Block) -> Guide:
         key = tuple(block.wanted.tolist())

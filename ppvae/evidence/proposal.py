@@ -21,6 +21,7 @@ from ppvae.errors import PpvaeError
 from ppvae.evidence.method import PARTICLE_BLOCK, Block, Weighted
 from ppvae.families import _Mixture, _Zuko
 from ppvae.model import Model
+from ppvae.randomness import seeded
 from ppvae.sites import Draws, draw, is_subsample
 
 _NO_SHAPE = torch.Size()
@@ -79,6 +80,12 @@ class Proposal:
             log_w = (log_joint - log_q[some])[: particles - first, block.rows]
             yield Weighted(log_w, log_w)
 
+    def with_tails(self, x: Tensor) -> Proposal | None:
+        """The same with a Student t in place of each Gaussian of r, or None where it has none."""
+        guide = self.guide.guide if isinstance(self.guide, Widened) else self.guide
+        size = widens(guide, x)
+        return Proposal(self.model, Widened(guide, 1.0, tails_of(size)), self.converged) if size else None
+
     def proposal(self, block: Block) -> Guide:
         """r of all data of a block."""
         return self.guide.select(block.positions)
@@ -126,6 +133,26 @@ class Widened:
 
     def select(self, index: Tensor) -> Widened:
         return Widened(self.guide.select(index), self.factor, self.tails)
+
+
+def widens(guide: Guide, x: Tensor) -> int:
+    """The number of continuous latents of a guide whose Gaussians can be widened; 0 where it has none."""
+    first = torch.zeros(1, dtype=torch.long, device=x.device)
+    with torch.no_grad(), seeded(0, device=x.device):
+        sites = draw(guide.select(first), x[:1]).sites.values()
+        try:
+            draw(Widened(guide, 2.0).select(first), x[:1])
+        except PpvaeError:
+            return 0
+    return sum(site.fn.event_shape.numel() for site in sites if not site.fn.support.is_discrete)
+
+
+def tails_of(size: int) -> float:
+    """Degrees of freedom of a Student t over so many latents that loses few draws where r is the posterior.
+
+    Its radius spreads by a factor of 1 ± 1/√(2 df), that of a Gaussian by 1 ± 1/√(2 D).
+    """
+    return max(5.0, 3 * math.sqrt(size))
 
 
 class _Widening(Messenger):

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from ppvae import require
-from ppvae.errors import PpvaeError
 from ppvae.evidence.method import Question, method
-from ppvae.evidence.proposal import Guide, Proposal, Widened
+from ppvae.evidence.proposal import Guide, Proposal, Widened, widens
 from ppvae.posterior import Posterior
-from ppvae.randomness import block_seed, seeded
+from ppvae.randomness import block_seed
 from ppvae.refinement import refine
-from ppvae.sites import draw
 
 #: the stream of random numbers of the optimisation
 _STREAM_REFINE = 42
@@ -65,15 +62,5 @@ def widened(posterior: Posterior, x: Tensor, factor: float | None = None) -> Gui
     """q with its standard deviations multiplied; where the factor is None, by as much as D latents bear."""
     if factor is not None:
         return posterior if factor == 1 else Widened(posterior, factor)
-    first = torch.zeros(1, dtype=torch.long, device=x.device)
-    with torch.no_grad(), seeded(0, device=x.device):
-        sites = draw(posterior.select(first), x[:1]).sites.values()
-        size = sum(site.fn.event_shape.numel() for site in sites if not site.fn.support.is_discrete)
-        if not size:
-            return posterior
-        guide = Widened(posterior, 1 + _WIDTH / math.sqrt(size))
-        try:
-            draw(guide.select(first), x[:1])
-        except PpvaeError:  # no Gaussian: q as it is
-            return posterior
-    return guide
+    size = widens(posterior, x)
+    return Widened(posterior, 1 + _WIDTH / math.sqrt(size)) if size else posterior
