@@ -324,6 +324,7 @@ def compare_command(
     max_seconds: float | None = None,
     tune: bool = False,
     tune_seconds: float = 5.0,
+    workers: int | None = None,
 ) -> None:
     """Fit models under several inference strategies on the same data, and print what each costs and gives.
 
@@ -354,6 +355,7 @@ def compare_command(
         max_seconds: of training, for each fit: all strategies on the same budget.
         tune: choose each strategy's learning rates first, on the validation bound, from a small grid.
         tune_seconds: of training for each point of that grid.
+        workers: rows made side by side, of one thread each (default: 1; without models one a core, 4 at most).
     """
     from ppvae.compare import RESULTS, compare
     from ppvae.files import fresh_path
@@ -389,7 +391,7 @@ def compare_command(
     if arguments.get("seeds") is None:
         arguments["seeds"] = [0, 1, 2]
     started = time.perf_counter()
-    found = compare(run_dir=where, resume=resume is not None, **arguments)
+    found = compare(run_dir=where, resume=resume is not None, workers=workers, **arguments)
     assert found.run_dir is not None
     report = write_report(found.run_dir)
     for table in tables(found.rows):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from ppvae.tuning import Trial
 from ppvae.tuning import tune as choose
 
 RESULTS, EVIDENCE, FITS, TUNING = "results.json", "evidence.nc", "fits", "tuning.json"
+#: rows of the main job side by side at most: they share the memory
+_MOST_WORKERS = 4
 #: more of the ladder would take longer than the whole main job may
 _MAIN_JOB: Mapping[str, Any] = {"methods": ("refined",), "pilot": 250, "max_seconds": 5.0}
 
@@ -65,6 +67,7 @@ def compare(
     resume: bool = False,
     tune: bool = False,
     tune_seconds: float = 5.0,
+    workers: int | None = None,
     progress: bool | None = None,
     **fit_options: Any,
 ) -> Comparison:
@@ -95,6 +98,9 @@ def compare(
         tune: choose each strategy's learning rates first, on the validation bound and at equal wall-clock, from the
             grid of `ppvae.tuning`; what was tried is in `tuning` and in tuning.json.
         tune_seconds: of training for each point of that grid.
+        workers: rows made side by side, each in a process of its own with one thread; 1 makes them here, one after
+            another, with all threads. Numbers differ by rounding at most. Where None, 1; of the main job one a core, 4
+            at most.
         progress: show progress bars; None only on a terminal.
         fit_options: of `fit`: max_epochs, max_seconds, lr, batch_size, …
 
@@ -112,6 +118,9 @@ def compare(
         require.count("num_test", num_test)
     require.positive("tune_seconds", tune_seconds)
     require.count("num_gaps", num_gaps, least=0)
+    if workers is None:
+        workers = min(os.cpu_count() or 1, _MOST_WORKERS) if models is None else 1
+    require.count("workers", workers)
     check_method(method, method_options)
     if resume and run_dir is None:
         raise PpvaeError("resume needs run_dir: the folder of the comparison to go on with")
@@ -148,11 +157,14 @@ def compare(
                 if where is not None and not begun:
                     _discard(where, made)
                 raise
-        for done, (job, name) in enumerate(zip(jobs, places, strict=True)):
+        finished = _finished(jobs, [None if where is None else where / FITS / name for name in places], workers, judged)
+        for done, job in enumerate(jobs):
             bar.update(done, what=f"{Path(job.model).name} · {job.how} · seed {job.seed}")
             try:
-                rows.append(run(job, None if where is None else where / FITS / name, **judged))
-            except Interrupted as error:
+                rows.append(next(finished))
+            except KeyboardInterrupt as error:
+                if where is None:
+                    raise
                 raise Interrupted(
                     f"interrupted at row {done + 1} of {len(jobs)}; the run is kept: ppvae compare --resume {where}"
                 ) from error
@@ -163,6 +175,23 @@ def compare(
             if where is not None and not has_rows(where / RESULTS, rows):
                 write_results(where / RESULTS, rows, time.perf_counter() - started)
     return Comparison(rows, where, trials)
+
+
+def _finished(
+    jobs: Sequence[Job], places: Sequence[Path | None], workers: int, judged: Mapping[str, Any]
+) -> Iterator[Row]:
+    """The rows in their order, as soon as each is there."""
+    if workers == 1 or len(jobs) == 1:
+        for job, place in zip(jobs, places, strict=True):
+            yield run(job, place, **judged)
+        return
+    from joblib import Parallel, delayed, parallel_config
+
+    with parallel_config("loky", inner_max_num_threads=1):
+        made: Any = Parallel(workers, return_as="generator", pre_dispatch=str(workers))(
+            delayed(run)(job, place, **judged) for job, place in zip(jobs, places, strict=True)
+        )
+        yield from made
 
 
 def run(job: Job, place: Path | None = None, **judged: Any) -> Row:

@@ -60,7 +60,7 @@ def test_what_fails_goes_on_and_what_passes_stays(judged: tuple[ppvae.Fit, Tenso
     kept = plain["ok"].values & (plain["khat"].values < 0.5) & (plain["ess"].values > 125)
     # but where the fresh draws fail
     assert set(found["method"].values[kept]) <= {"importance", "ais"}
-    assert (found["method"].values[kept] == "importance").mean() > 0.9
+    assert (found["method"].values[kept] == "importance").mean() > 0.75
     assert kept[10:].mean() > 0.5  # there was something to keep
 
 

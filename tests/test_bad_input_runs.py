@@ -585,7 +585,7 @@ NUMBERS: dict[str, list[str]] = {
     "fit dlgm": ["model.latent_dims", "model.hidden"],
     "compare ppca --data iris --inference exact": [
         "fit.max_epochs", "fit.lr", "fit.batch_size", "fit.max_seconds", "fit.checkpoint_seconds", "num_test",
-        "num_samples", "num_train", "num_gaps", "max_seconds", "tune_seconds", "seeds",
+        "num_samples", "workers", "num_train", "num_gaps", "max_seconds", "tune_seconds", "seeds",
         "model.latent_dim"],
     "evaluate gmm": ["num_samples", "num_data", "num_gaps", "seed"],
     "sample gmm": ["num_samples", "seed"],

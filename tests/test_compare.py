@@ -360,6 +360,28 @@ def test_seeds_differ(rows: list[Row]) -> None:
     assert all(a["log_marginal"] != b["log_marginal"] for a, b in zip(zero, one, strict=True))
 
 
+def test_rows_side_by_side_are_the_same_but_for_rounding(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("from ppvae.models import PPCA\n\nclass Mine(PPCA):\n    pass\n")
+    models = [f"{path}:Mine", "gmm"]
+    two = compare(models, "amortized", seeds=[0, 1], workers=2, run_dir=tmp_path / "two").rows
+    one = compare(models, "amortized", seeds=[0, 1]).rows
+    for ours, theirs in zip(timeless(two), timeless(one), strict=True):
+        for name, value in ours.items():
+            assert value == (pytest.approx(theirs[name], rel=1e-3) if isinstance(value, float) else theirs[name])
+    assert [vars(row) for row in read_results(tmp_path / "two" / "results.json")] == [vars(row) for row in two]
+
+
+def test_a_row_that_fails_beside_another_is_the_users_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from ppvae.models import PPCA\n\nclass Mine(PPCA):\n    def log_prob(self, x):\n"
+        "        raise RuntimeError('no luck')\n"
+    )
+    with pytest.raises((ppvae.PpvaeError, RuntimeError), match="no luck"):
+        compare(f"{path}:Mine", "amortized", seeds=[0, 1], workers=2, run_dir=tmp_path / "two")
+
+
 def test_a_comparison_leaves_the_world_alone(untouched: Untouched) -> None:
     with untouched():
         compare("ppca", ["amortized", "exact"])
