@@ -6,7 +6,8 @@ log p(x, u) = log p(x, T(u)) + log |det ∂T/∂u|. Discrete latents that the mo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,6 @@ from ppvae.errors import PpvaeError
 from ppvae.families import LocalSite
 from ppvae.family import local_sites
 from ppvae.model import Model
-from ppvae.posterior import Posterior
 from ppvae.sites import Draws, draw
 
 
@@ -81,10 +81,10 @@ class Target:
         log_prior, log_likelihood = self.log_densities(u, x)
         return log_prior + log_likelihood
 
-    def log_q(self, u: Tensor, x: Tensor, posterior: Posterior) -> Tensor:
-        """log q(u | φ) [S, B] of a posterior over the same latents."""
+    def log_q(self, u: Tensor, x: Tensor, guide: Callable[[Tensor], Any]) -> Tensor:
+        """log q(u) [S, B] of a guide over the same latents."""
         values, log_det = self.values(u)
-        draws = draw(posterior, x, len(u), values)
+        draws = draw(guide, x, len(u), values)
         total = log_det
         for site in draws.sites.values():
             total = total + site.log_prob

@@ -15,10 +15,8 @@ from torch.nn.functional import avg_pool1d, pad
 from ppvae import require
 from ppvae.check import one_line
 from ppvae.errors import PpvaeError
-from ppvae.evidence.method import Block, Question, Weighted, method
+from ppvae.evidence.method import Block, Guide, Question, Weighted, method
 from ppvae.evidence.naive import Story
-from ppvae.evidence.proposal import Guide
-from ppvae.posterior import Posterior
 from ppvae.randomness import seeded
 from ppvae.sites import draw
 from ppvae.target import Target
@@ -85,7 +83,7 @@ def ais(
             f'ais: start="q" needs a guide over the continuous latents alone, and that of {type(asked.model).__name__} '
             'has others, or enumerates: use start="prior"'
         )
-    posterior = asked.posterior if start == "q" else None
+    posterior = (asked.nearer or asked.posterior) if start == "q" else None
     betas = temperatures(num_temperatures, schedule)
     return Annealing(asked, posterior, betas, num_leapfrog, num_tuning, target_acceptance)
 
@@ -101,7 +99,7 @@ def temperatures(number: int, schedule: Schedule) -> tuple[float, ...]:
     return (0.0, *grid[1:-1].tolist(), 1.0)
 
 
-def covers(target: Target, posterior: Posterior, x: Tensor) -> bool:
+def covers(target: Target, posterior: Guide, x: Tensor) -> bool:
     """Whether the guide draws the target's latents and no others."""
     few = torch.arange(min(len(x), 2), device=x.device)
     with torch.no_grad(), seeded(0, device=x.device), pyro.validation_enabled(False):
@@ -138,7 +136,7 @@ class Path:
 
     target: Target
     x: Tensor
-    posterior: Posterior | None
+    posterior: Guide | None
     scale: Tensor
     num_leapfrog: int
 
@@ -241,7 +239,7 @@ class Annealing:
     def __init__(
         self,
         asked: Question,
-        posterior: Posterior | None,
+        posterior: Guide | None,
         betas: tuple[float, ...],
         num_leapfrog: int,
         num_tuning: int,

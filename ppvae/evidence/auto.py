@@ -16,8 +16,9 @@ from ppvae import require
 from ppvae.errors import PpvaeError
 from ppvae.evidence.estimate import Estimates, answer
 from ppvae.evidence.importance import importance
+from ppvae.evidence.laplace import Laplace
 from ppvae.evidence.method import METHODS, Certain, Question, Sampler
-from ppvae.evidence.proposal import Proposal
+from ppvae.evidence.proposal import Proposal, Widened
 from ppvae.model import overrides
 from ppvae.posterior import Posterior
 from ppvae.reliability import MIN_ESS, khat_threshold
@@ -37,9 +38,8 @@ _MARGIN = 1.25
 _FINITE_VARIANCE = 0.5
 #: data to which AIS is given at a time, between two looks at the clock
 _AT_ONCE = 20
-#: options of a method in escalation, those after the first where they do not apply: from q as refined, which lies near
-#: the posterior, AIS needs fewer temperatures than from the prior
-_DEFAULTS: dict[str, tuple[dict[str, Any], ...]] = {"ais": ({"start": "q", "num_temperatures": 100}, {})}
+#: options of AIS where something near the posterior is known: it needs fewer temperatures than from the prior
+_FROM_NEAR: dict[str, Any] = {"start": "q", "num_temperatures": 50}
 #: streams of random numbers: of what is reported, and of the pilots (plain importance sampling has its usual one)
 _STREAM_FRESH, _STREAM_PILOT = 6, 60
 
@@ -61,7 +61,7 @@ class Escalation:
 
     methods: Sequence[str] = ORDER
     pilot: int | None = None
-    max_seconds: float = 30.0
+    max_seconds: float = 20.0
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -78,9 +78,9 @@ class Escalation:
 
 
 def escalation(
-    methods: Sequence[str] = ORDER, pilot: int | None = None, max_seconds: float = 30.0, **options: Mapping[str, Any]
+    methods: Sequence[str] = ORDER, pilot: int | None = None, max_seconds: float = 20.0, **options: Mapping[str, Any]
 ) -> Escalation:
-    """`Escalation` with the options of each method under its name: {"max_seconds": 30, "ais": {"start": "q"}}."""
+    """`Escalation` with the options of each method under its name: {"max_seconds": 60, "ais": {"start": "q"}}."""
     return Escalation(methods, pilot, max_seconds, options)
 
 
@@ -88,7 +88,7 @@ def auto(asked: Question, plan: Escalation) -> tuple[Estimates, np.ndarray]:
     """Importance sampling where that passes, then refined, Laplace and annealed proposals for the data where not.
 
     Where weights from a Gaussian do not pass, a Student t in its place is tried before the next method ("refined-t").
-    A later method starts from q as refined, and AIS then needs few temperatures.
+    A later method starts from what an earlier one found, and AIS then needs few temperatures.
 
     A pilot decides for each datum: its weights must have a finite variance by k̂, and promise 100 effective draws out
     of num_samples (where that is fewer than 125 nothing is tried). What is reported comes from fresh draws of the
@@ -157,9 +157,16 @@ class _Search:
                 self._anneal(pending)
             elif (tried := self._prepared(name, pending)) is not None:
                 pending = self._heavier(tried, self._look(tried, pending, self.pilot))
-                guide = getattr(tried.source, "guide", None)
-                if name == "refined" and isinstance(posterior := getattr(guide, "guide", guide), Posterior):
-                    self.asked.posterior = posterior
+                self._nearer(tried.source)
+
+    def _nearer(self, source: Sampler) -> None:
+        """Later methods start from what this one has found."""
+        if isinstance(source, Laplace):
+            self.asked.nearer = source.gaussian
+        elif isinstance(source, Proposal):
+            guide = source.guide.guide if isinstance(source.guide, Widened) else source.guide
+            if isinstance(guide, Posterior):
+                self.asked.nearer = self.asked.posterior = guide
 
     def failed(self, found: Estimates) -> Tensor:
         """Of the data whose fresh draws did not pass, those that go on to AIS after all, their pilot having misled."""
@@ -210,20 +217,19 @@ class _Search:
         if not len(data) or not isinstance(tried.source, Proposal) or time.perf_counter() >= self.deadline:
             return data
         source = tried.source.with_tails(self.asked.x)
-        return (
-            data
-            if source is None
-            else self._look(replace(tried, name=f"{tried.name}-t", source=source), data, self.pilot)
-        )
+        if source is not None:
+            data = self._look(replace(tried, name=f"{tried.name}-t", source=source), data, self.pilot)
+        return data
 
     def _anneal(self, data: Tensor) -> None:
         """AIS for some data at a time; where it passes for none of them it will not for the next."""
         draws = min(self.asked.num_samples, _MOST_CHAINS)
         for part in data.split(_AT_ONCE):
             tried = self._prepared("ais", part)
-            if tried is None or len(
-                self._look(replace(tried, draws=draws), part, min(self.pilot, _PILOT_CHAINS))
-            ) == len(part):
+            if tried is None:
+                return
+            left = self._look(replace(tried, draws=draws), part, min(self.pilot, _PILOT_CHAINS))
+            if len(left) == len(part):
                 return
 
     def _prepared(self, name: str, data: Tensor) -> _Tried | None:
@@ -231,7 +237,8 @@ class _Search:
         if not len(data) or time.perf_counter() >= self.deadline:
             return None
         given = self.plan.options.get(name)
-        for options in (given,) if given else _DEFAULTS.get(name, ({},)):
+        near = name == "ais" and self.asked.nearer is not None
+        for options in (given,) if given else (_FROM_NEAR, {}) if near else ({},):
             try:
                 source = METHODS[name].prepare(self.asked.at(data), **options)
             except PpvaeError:
@@ -251,6 +258,8 @@ def _promises(looked: Estimates, drawn: int, num_samples: int) -> Tensor:
     """Whether weights like these `drawn` would pass with num_samples draws, [A] bool."""
     khat = looked["khat"]
     shape = khat.isnan() | (khat <= min(khat_threshold(drawn), _FINITE_VARIANCE))
+    if drawn <= _PILOT_CHAINS:  # a tail of six says nothing, and effective draws enough that weights are even
+        shape = torch.ones_like(shape)
     return shape & (looked["ess"] * num_samples / drawn >= _MARGIN * MIN_ESS)
 
 

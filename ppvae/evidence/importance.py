@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ppvae import require
 from ppvae.errors import PpvaeError
-from ppvae.evidence.method import Question, method
+from ppvae.evidence.method import Guide, Question, method
 from ppvae.evidence.naive import Defended
-from ppvae.evidence.proposal import Guide, Proposal, Widened
+from ppvae.evidence.proposal import Proposal, Widened
 
 
 @method("importance", applies=("continuous", "mixed", "enumerated", "summed", "drawn"))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ppvae import require
 from ppvae.check import one_line
-from ppvae.evidence.method import DATA_BLOCK, Block, Question, method
-from ppvae.evidence.proposal import Guide, Proposal, Widened, tails_of
+from ppvae.evidence.method import Block, Guide, Question, method
+from ppvae.evidence.proposal import Proposal, Widened, tails_of
 from ppvae.families import FullCovariance
 from ppvae.local import Phi, select
 from ppvae.randomness import seeded
@@ -60,6 +60,7 @@ class Laplace(Proposal):
 
     Attributes:
         converged: [N], whether the mode was found and its curvature is usable.
+        gaussian: of every datum, not widened; the prior's mean and scale where none was asked for.
     """
 
     converged: Tensor
@@ -68,7 +69,12 @@ class Laplace(Proposal):
         none = torch.zeros(len(asked.x), dtype=torch.bool, device=asked.x.device)
         super().__init__(asked.model, asked.posterior, none)
         self.asked, self.target, self.widen, self.tails = asked, asked.target, widen, tails
-        self._found: dict[tuple[int, ...], Gaussian] = {}
+        self._found = none.clone()
+        phi: Phi = {
+            "loc": self.target.mean.to(asked.x).repeat(len(none), 1),
+            "scale_tril": self.target.std.to(asked.x).diag().repeat(len(none), 1, 1),
+        }
+        self.gaussian = Gaussian(FullCovariance(self.target.sites), phi)
 
     def with_tails(self, x: Tensor) -> Laplace:
         heavier = copy.copy(self)  # with the modes found so far
@@ -76,16 +82,16 @@ class Laplace(Proposal):
         return heavier
 
     def proposal(self, block: Block) -> Guide:
-        key = tuple(block.wanted.tolist())
-        if key not in self._found:
+        new = block.rows[~self._found[block.wanted]]
+        if len(new):
+            wanted = replace(block, rows=new)
             with one_line(type(self.model).__name__):
-                at = modes(self.target, self._start(block), block.x, self.asked.chunk_size)
-            self.converged[block.wanted] = at.usable
-            phi: Phi = {"loc": at.u, "scale_tril": at.scale_tril(self.target)}
-            self._found[key] = Gaussian(FullCovariance(self.target.sites), phi)
-        row = torch.zeros(DATA_BLOCK, dtype=torch.long, device=block.rows.device)  # any row does where nobody looks
-        row[block.rows] = torch.arange(len(block.rows), device=row.device)
-        return Widened(self._found[key].select(row), self.widen, self.tails)
+                at = modes(self.target, self._start(wanted), wanted.x, self.asked.chunk_size)
+            self.converged[wanted.wanted] = at.usable
+            self.gaussian.phi["loc"][wanted.wanted] = at.u
+            self.gaussian.phi["scale_tril"][wanted.wanted] = at.scale_tril(self.target)
+            self._found[wanted.wanted] = True
+        return Widened(self.gaussian.select(block.positions), self.widen, self.tails)
 
     def _start(self, block: Block) -> Tensor:
         """The best of a few draws of q, their mean and the prior's, [B, D]."""

@@ -88,6 +88,14 @@ class Weighted:
     exact: bool = False
 
 
+class Guide(Protocol):
+    """A Pyro program of x whose datapoints can be picked, such as a `ppvae.Posterior`."""
+
+    def __call__(self, x: Tensor) -> Any: ...
+
+    def select(self, index: Tensor) -> Guide: ...
+
+
 class Sampler(Protocol):
     """A source of importance weights for each datum, with whatever it has learned about the data kept inside.
 
@@ -132,6 +140,7 @@ class Question:
         positions: [A] of the data that are wanted, in x.
         compile: run the model compiled.
         smooth: whether values that are no lower bounds are wanted besides.
+        nearer: a guide of every datum that lies nearer to the posterior than q, where one is known.
     """
 
     fit: Fit
@@ -144,6 +153,7 @@ class Question:
     positions: Tensor | None = None
     compile: bool = False
     smooth: bool = False
+    nearer: Guide | None = None
 
     @property
     def model(self) -> Model:

@@ -14,8 +14,8 @@ from torch.distributions import constraints
 
 from ppvae.densities import Densities
 from ppvae.errors import PpvaeError
-from ppvae.evidence.method import Question, Weighted, method
-from ppvae.evidence.proposal import Guide, Proposal
+from ppvae.evidence.method import Guide, Question, Weighted, method
+from ppvae.evidence.proposal import Proposal
 from ppvae.model import Model
 from ppvae.randomness import seeded
 from ppvae.sites import Draws, draw, marked, sample_sites

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import pyro
 import pyro.distributions as dist
@@ -18,21 +18,13 @@ from ppvae.check import one_line
 from ppvae.compiled import CompiledJoint
 from ppvae.densities import Densities, score
 from ppvae.errors import PpvaeError
-from ppvae.evidence.method import PARTICLE_BLOCK, Block, Weighted
+from ppvae.evidence.method import PARTICLE_BLOCK, Block, Guide, Weighted
 from ppvae.families import _Mixture, _Zuko
 from ppvae.model import Model
 from ppvae.randomness import seeded
 from ppvae.sites import Draws, draw, is_subsample
 
 _NO_SHAPE = torch.Size()
-
-
-class Guide(Protocol):
-    """A Pyro program of x whose datapoints can be picked, such as a `ppvae.Posterior`."""
-
-    def __call__(self, x: Tensor) -> Any: ...
-
-    def select(self, index: Tensor) -> Guide: ...
 
 
 class Proposal:

@@ -7,8 +7,8 @@ import math
 from torch import Tensor
 
 from ppvae import require
-from ppvae.evidence.method import Question, method
-from ppvae.evidence.proposal import Guide, Proposal, Widened, widens
+from ppvae.evidence.method import Guide, Question, method
+from ppvae.evidence.proposal import Proposal, Widened, widens
 from ppvae.posterior import Posterior
 from ppvae.randomness import block_seed
 from ppvae.refinement import refine

@@ -17,6 +17,7 @@ import torch
 import xarray as xr
 from matplotlib.figure import Figure
 from test_mnist import BATCH, HIDDEN, LATENT, ROOT
+from torch import Tensor
 
 import ppvae
 
@@ -42,21 +43,49 @@ RACE: dict[str, tuple[int, str, dict[str, Any]]] = {
 REFERENCE = "ais from q 1,500"
 
 
-def test_every_estimator(rounds: int) -> None:
+@pytest.fixture(scope="module")
+def trained(request: pytest.FixtureRequest) -> tuple[ppvae.Fit, Tensor]:
+    """A VAE, and the test images."""
     if not (ROOT / "MNIST" / "raw").is_dir():
         pytest.skip("needs MNIST")
-    whole = rounds > 1
-    data = ppvae.load_data("mnist", treatment="static", root=ROOT, num_train=10_000 if not whole else None)
+    whole = request.config.getoption("--benchmark-enable")
+    data = ppvae.load_data("mnist", treatment="static", root=ROOT, num_train=None if whole else 10_000)
     torch.manual_seed(0)
     model = ppvae.create("vae", x_dim=784, latent_dim=LATENT, hidden=(HIDDEN, HIDDEN))
     epochs = 15 if whole else 1
     fit = ppvae.fit(model, data, batch_size=BATCH, max_epochs=epochs, eval_every=epochs, patience=None, progress=False)
-    x = data.test[: NUM_DATA if whole else 3]
+    return fit, data.test[: NUM_DATA if whole else 3]
+
+
+def timed(fit: ppvae.Fit, x: Tensor, draws: int, method: str, options: dict[str, Any]) -> tuple[xr.Dataset, float]:
+    start = time.perf_counter()
+    found = ppvae.log_marginal(fit, x, num_samples=draws, method=method, options=options)
+    return found, time.perf_counter() - start
+
+
+def test_auto_beside_annealing(rounds: int, trained: tuple[ppvae.Fit, Tensor]) -> None:
+    """Escalation against AIS from the prior for every image, with as many chains as weights need to pass."""
+    fit, x = trained
+    chains, temperatures = (200, 500) if rounds > 1 else (4, 3)
+    auto, fast = timed(fit, x, 1000, "auto", {})
+    ais, slow = timed(fit, x, chains, "ais", {"num_temperatures": temperatures})
+    off = auto["log_marginal"] - ais["log_marginal"]
+    error = float(off.std(ddof=1)) / len(x) ** 0.5
+    print(
+        f"\n{len(x)} MNIST digits: auto {fast:.1f} s, {float(auto['ok'].mean()):.0%} pass; AIS of {chains} chains, "
+        f"{temperatures} temperatures {slow:.1f} s, {float(ais['ok'].mean()):.0%} pass: {slow / fast:.1f} times; "
+        f"auto − AIS {float(off.mean()):+.3f} ± {error:.3f} nats"
+    )
+    assert off.notnull().all()
+
+
+def test_every_estimator(rounds: int, trained: tuple[ppvae.Fit, Tensor]) -> None:
+    whole = rounds > 1
+    fit, x = trained
+    epochs = fit.settings.max_epochs
 
     def race(draws: int, method: str, options: dict[str, Any]) -> tuple[xr.Dataset, float]:
-        start = time.perf_counter()
-        found = ppvae.log_marginal(fit, x, num_samples=draws, method=method, options=options)
-        return found, time.perf_counter() - start
+        return timed(fit, x, draws, method, options)
 
     few = {"num_temperatures": 1500 if whole else 3, "start": "q"}
     entries = RACE if whole else {name: RACE[name] for name in ("importance 100", "refined 1,000", "auto 1,000")}
