@@ -54,7 +54,7 @@ class _Parser(ArgumentParser):
             require.one_of("option", unknown[2], kinds, more if "model" in kinds else "")
         if self.kinds is not None:
             _explain(message, self.kinds)
-        raise PpvaeError(f"{message}; see {prog} --help") from ex
+        raise PpvaeError(f"{message.rstrip('.')}; see {prog} --help") from ex
 
 
 def _explain(message: str, options: Mapping[str, tuple[Any, ...]]) -> None:

@@ -72,6 +72,12 @@ def log_marginal(row: Row) -> float | None:
     return row.log_marginal
 
 
+def _methods(line: Line) -> str:
+    """The methods behind log p, the most frequent first, two of them by name."""
+    names = list(dict.fromkeys(name for row in line.rows for name in row.log_marginal_method.split("+")))
+    return "/".join(names[:2]) + (f" +{len(names) - 2}" if len(names) > 2 else "")
+
+
 def cells(line: Line) -> dict[str, str]:
     """What a table says of a line: column → text; the first two are words, the rest numbers."""
     return {
@@ -80,7 +86,7 @@ def cells(line: Line) -> dict[str, str]:
         "ELBO": fixed(line.mean(lambda row: row.elbo)),
         "IS bound": fixed(line.mean(lambda row: row.iwae_bound)),
         "log p": log_p(line),
-        "by": "/".join(sorted({name for row in line.rows for name in row.log_marginal_method.split("+")})),
+        "by": _methods(line),
         "sd seeds": fixed(line.spread(log_marginal)),
         "family loses": fixed(line.mean(lambda row: row.approximation_gap)),
         "φ loses": fixed(line.mean(lambda row: row.amortization_gap)),
