@@ -47,7 +47,7 @@ def answer(asked: Question, source: Sampler | Certain, stream: int = REPORTED) -
 
 def _estimate(asked: Question, sampler: Sampler, stream: int) -> Estimates:
     keep_freed_pages()
-    parts = []
+    found: Estimates = {}
     device = asked.x.device
     wanted = len(asked.x) if asked.positions is None else len(asked.positions)
     done = 0
@@ -61,10 +61,14 @@ def _estimate(asked: Question, sampler: Sampler, stream: int) -> Estimates:
                     part = certain(some.log_weight[0], some.bound[0], smooth=asked.smooth)
                     break
                 weights.add(some.log_weight, some.bound)
-            parts.append(summary(weights, asked.smooth) if part is None else part)
+            part = summary(weights, asked.smooth) if part is None else part
+            # in one piece from the start: what each block left among its freed tensors would keep their memory apart
+            found = found or {name: column.new_empty(wanted, *column.shape[1:]) for name, column in part.items()}
+            for name, column in part.items():
+                found[name][done : done + len(column)] = column
             done += len(block.rows)
             bar.update(done)
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return found
 
 
 def drawn(asked: Question, sampler: Sampler, block: Block, number: int, stream: int) -> Iterator[Weighted]:
