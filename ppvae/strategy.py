@@ -48,11 +48,15 @@ class Bound:
 
     def _draws(self, posterior: Posterior, x: Tensor, which: Tensor | None, block: int) -> Draws:
         """Draws for the positions `which`, out of draws for every position of the block; they carry φ's gradient."""
-        which = torch.arange(len(x), device=x.device) if which is None else which
-        row = torch.zeros(block, dtype=torch.long, device=x.device)  # any row does where nobody looks
-        row[which] = torch.arange(len(x), device=x.device)
+        everyone = torch.arange(len(x), device=x.device)
+        which = everyone if which is None else which
         by_score = self.estimator.by_score
-        all_of = draw(posterior.select(row), x[row], self.num_particles, grad="score" if by_score else "full")
+        grad = "score" if by_score else "full"
+        if len(x) == block and torch.equal(which, everyone):
+            return draw(posterior, x, self.num_particles, grad=grad)
+        row = torch.zeros(block, dtype=torch.long, device=x.device)  # any row does where nobody looks
+        row[which] = everyone
+        all_of = draw(posterior.select(row), x[row], self.num_particles, grad=grad)
         if any(site.weight is not None for site in all_of.sites.values()):
             return all_of.part(which, slice(None))
         values = {name: value[:, which] for name, value in all_of.raw_values.items()}
