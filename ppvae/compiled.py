@@ -1,14 +1,16 @@
-"""A model's log p(x, z) compiled into a few loops, for evaluations long enough to pay for it.
+"""A pair compiled into a few loops, for work long enough to pay for it: log p(x, z), or an objective with its gradient.
 
-The model is run once as it is written, under the same handlers as ever; the tensor operations it performs are
-recorded for one shape of x and z, and `torch.compile` fuses what lies between its matrix products. Nothing is asked of
-the model but that its operations do not depend on the values of the tensors.
+The pair is run once as it is written, under the same handlers as ever; the tensor operations it performs are recorded
+for one shape of x and z, and `torch.compile` fuses what lies between its matrix products. Nothing is asked of the pair
+but that its operations do not depend on the values of the tensors.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pyro
 import torch
@@ -18,10 +20,16 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from ppvae import require, scoring
 from ppvae.densities import score
 from ppvae.errors import PpvaeError
+from ppvae.gradients import Estimator
+from ppvae.local import Phi
 from ppvae.model import Model
+from ppvae.posterior import Posterior
+from ppvae.randomness import forked
 from ppvae.sites import Draws
 
 Values = dict[str, Tensor]
+#: a bound summed over data, its gradients, and the buffers after it
+_Outcome = tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]
 
 
 def _bias_apart(bias: Tensor, left: Tensor, right: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
@@ -46,34 +54,138 @@ class CompiledJoint:
 
     def __call__(self, x: Tensor, values: Values) -> Tensor:
         key = (x.shape, *((name, value.shape) for name, value in values.items()))
-        if key not in self._known:
-            self._known[key] = self._compile(x, values)
-        return self._known[key](x, values)
+        with torch.no_grad():
+            if key not in self._known:
+                self._known[key] = _compiled(
+                    self.model, self._log_joint, x, values, lambda fast: fast(x, values), _APART
+                )
+            return self._known[key](x, values)
 
     def _log_joint(self, x: Tensor, values: Values) -> Tensor:
         return score(self.model, x, Draws.given(values)).log_joint
 
-    def _compile(self, x: Tensor, values: Values) -> Callable[[Tensor, Values], Tensor]:
-        name = type(self.model).__name__
-        with torch.no_grad(), pyro.validation_enabled(False):
-            try:
-                with scoring.fused():
-                    recorded = make_fx(lambda x, values: self._log_joint(x, values), _APART)(x, values)
-            except PpvaeError:
-                raise
-            except Exception as error:
-                raise PpvaeError(
-                    f"{name} cannot be compiled, its operations depend on values ({require.show(error)}): "
-                    "leave compile out"
-                ) from error
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", DeprecationWarning)  # torch's, of torch
-                    fast = torch.compile(recorded, dynamic=False)
-                    fast(x, values)
-            except Exception as error:
-                raise PpvaeError(
-                    f"{name} cannot be compiled here ({require.show(error)}): torch.compile needs a C++ compiler; "
-                    "or leave compile out"
-                ) from error
+
+class CompiledEstimate:
+    """What `Estimator.estimate` gives per datum [B], with its gradient, for batches of one size.
+
+    The first call runs the pair as it is written too, on the same draws, and holds value, gradients and buffers
+    against each other: what changes a gradient alone (`torch.no_grad`, a hook, an autograd.Function) is not recorded.
+
+    Raises:
+        PpvaeError: the pair cannot be recorded, gives other gradients then, or there is no C++ compiler.
+    """
+
+    def __init__(self, estimator: Estimator, model: Model, num_particles: int, batch_size: int) -> None:
+        self.estimator, self.model, self.num_particles, self.batch_size = estimator, model, num_particles, batch_size
+        self._fast: Callable[[Tensor, Phi], Tensor] | None = None
+
+    def takes(self, estimator: Estimator, x: Tensor) -> bool:
+        """Whether it stands for that estimator at that x; an epoch's last, smaller batch runs as it is written."""
+        return estimator == self.estimator and len(x) == self.batch_size
+
+    def __call__(self, x: Tensor, phi: Phi) -> Tensor:
+        if self._fast is None:
+            with forked(x.device):
+                self._fast = self._compile(x, phi)
+        return self._fast(x, phi)
+
+    def _as_written(self, x: Tensor, phi: Phi) -> Tensor:
+        return self.estimator.estimate(self.model, Posterior(self.model, phi), x, self.num_particles)[0]
+
+    def _compile(self, x: Tensor, phi: Phi) -> Callable[[Tensor, Phi], Tensor]:
+        leaves = {name: value.detach().requires_grad_(value.requires_grad) for name, value in phi.items()}
+        parameters = {**leaves, **dict(self.model.named_parameters())}
+        trained = {name: value for name, value in parameters.items() if value.requires_grad}
+        buffers = dict(self.model.named_buffers())
+        before = {name: buffer.clone() for name, buffer in buffers.items()}
+
+        def begin_again() -> None:
+            """Running statistics are to see a batch once."""
+            with torch.no_grad():
+                for name, buffer in buffers.items():
+                    buffer.copy_(before[name])
+
+        def run(function: Callable[[Tensor, Phi], Tensor]) -> _Outcome:
+            begin_again()
+            with forked(x.device):
+                total = function(x, leaves).sum()
+            gradients = (
+                torch.autograd.grad(total, list(trained.values()), allow_unused=True) if total.requires_grad else ()
+            )
+            after = {name: buffer.clone() for name, buffer in buffers.items()}
+            known = {name: gradient for name, gradient in zip(trained, gradients, strict=False) if gradient is not None}
+            return total.detach(), known, after
+
+        expected = run(self._as_written)
+        found: list[_Outcome] = []
+        fast = _compiled(self.model, self._as_written, x, leaves, lambda fast: found.append(run(fast)))
+        begin_again()
+        _same(type(self.model).__name__, expected, found[0], _precision(x))
         return fast
+
+
+def _precision(x: Tensor) -> float:
+    device = x.device.type
+    return torch.finfo(torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype).eps
+
+
+def _same(model: str, expected: _Outcome, found: _Outcome, eps: float) -> None:
+    """Refuse what differs by more than rounding: half of the digits, of a gradient at least 1% of the largest one."""
+    least = 0.01 * max(map(_largest, expected[1].values()), default=0.0)
+    pairs = [("the bound", expected[0], found[0], 0.0)]
+    for what, one, other, size in (("gradient", expected[1], found[1], least), ("buffer", expected[2], found[2], 0.0)):
+        zero = torch.zeros(())
+        pairs += [
+            (f"the {what} of {name}", one.get(name, zero), other.get(name, zero), size) for name in {**one, **other}
+        ]
+    for what, one, other, size in pairs:
+        size = max(size, _largest(one))
+        if math.isfinite(size) and not _largest(one.double() - other.double().to(one.device)) <= math.sqrt(eps) * size:
+            raise PpvaeError(
+                f"{model} cannot be compiled: {what} becomes another one, as no record has torch.no_grad, hooks and "
+                "gradients of one's own (detach() it has): leave compile out"
+            )
+
+
+def _largest(value: Tensor) -> float:
+    return float(value.double().abs().max()) if value.numel() else 0.0
+
+
+def _compiled(
+    model: Model,
+    function: Callable[[Tensor, Values], Tensor],
+    x: Tensor,
+    values: Values,
+    attempt: Callable[[Callable[[Tensor, Values], Tensor]], object],
+    replacing: Mapping[Any, Callable[..., Tensor]] | None = None,
+) -> Callable[[Tensor, Values], Tensor]:
+    """The function of x and z or φ recorded and compiled; `attempt` runs it once, which compiling waits for.
+
+    Random numbers come from torch's generators, as they do where nothing is compiled.
+    """
+    name = type(model).__name__
+    with pyro.validation_enabled(False):
+        try:
+            with forked(x.device), scoring.fused():
+                recorded = make_fx(lambda x, values: function(x, values), dict(replacing or {}))(x, values)
+        except PpvaeError:
+            raise
+        except Exception as error:
+            raise PpvaeError(
+                f"{name} cannot be compiled, its operations depend on values ({require.show(error)}): leave compile out"
+            ) from error
+        try:
+            with warnings.catch_warnings():
+                for of_torch in (DeprecationWarning, FutureWarning):  # its own, of itself
+                    warnings.simplefilter("ignore", of_torch)
+                # of a forward of its own: a module's would share one cache of few places with all other modules; and
+                # without guards, as shapes and modes are the caller's business
+                options = {"fallback_random": True, "guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
+                fast = torch.compile(recorded.forward, dynamic=False, options=options)
+                attempt(fast)
+        except Exception as error:
+            raise PpvaeError(
+                f"{name} cannot be compiled here ({require.show(error)}): torch.compile needs a C++ compiler; "
+                "or leave compile out"
+            ) from error
+    return fast

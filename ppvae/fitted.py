@@ -64,6 +64,7 @@ class Settings:
     source: dict[str, Any] | None
     num_data: int
     event_shape: list[int]
+    compile: bool = False
 
 
 @dataclass

@@ -67,6 +67,7 @@ def fit(
     patience: int | None = 20,
     eval_every: int | None = None,
     train_model: bool = True,
+    compile: bool = False,
     accelerator: str = "auto",
     precision: Precision = "32-true",
     seed: int = 0,
@@ -110,6 +111,8 @@ def fit(
         eval_every: epochs between evaluations; where None, as many as make 200 steps, or 650 where validation data need
             rows of their own.
         train_model: False keeps θ as it is: the same model under another inference.
+        compile: record the model's operations and fuse them by `torch.compile`, which takes some ten seconds before the
+            first step and needs a C++ compiler; the numbers are the same but for rounding. For fits of minutes.
         accelerator: as Lightning Fabric has them: "auto", "cpu", "cuda", …
         precision: of weights and of training, as Lightning Fabric has them.
         seed: of everything random; the caller's random state is left alone.
@@ -129,8 +132,8 @@ def fit(
     origin, model = (model, model.model) if isinstance(model, Fit) else (None, model)
     if not isinstance(model, Model):
         raise PpvaeError(f"model must be a ppvae.Model, got {type(model).__name__}: create one with ppvae.create(name)")
-    if not isinstance(train_model, bool):
-        raise PpvaeError(f"train_model must be True or False, got {require.show(train_model)}")
+    require.flag("train_model", train_model)
+    require.flag("compile", compile)
     data = load_data(data)
     estimator = Estimator(objective, gradient, kl, beta, free_bits)
     seed = require.count("seed", seed, least=0)
@@ -189,6 +192,10 @@ def fit(
         if objective == "elbo" and gradient is None and kl is None:
             estimator = _quietest(estimator, model, strategy, data.draw(x[:2]))
         estimator.suits(model, num_particles)
+        if compile and (free_bits or estimator.gradient == "dreg"):
+            what = "free_bits" if free_bits else "dreg"
+            why = "looks at the value of the KL" if free_bits else "weighs gradients on their way back"
+            raise PpvaeError(f"{what} {why}, which no record has: leave compile or {what} out")
         if origin is not None and strategy.layout.entries.keys() == origin.strategy.layout.entries.keys():
             strategy.begin_from(partial(_posterior_of, origin, x, _trained_on(origin, data)), origin.strategy, x)
         settings = Settings(
@@ -214,6 +221,7 @@ def fit(
             accelerator=accelerator,
             precision=precision,
             train_model=train_model,
+            compile=compile,
             init=None if origin is None else origin.directory or "a fit in Python",
             seed=seed,
             data=data.name,

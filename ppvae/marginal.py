@@ -75,8 +75,8 @@ def log_marginal(
     require.count("num_samples", num_samples)
     require.count("chunk_size", chunk_size)
     require.count("seed", seed, least=0)
-    if not isinstance(smooth, bool):
-        raise PpvaeError(f"smooth must be True or False, got {require.show(smooth)}")
+    require.flag("smooth", smooth)
+    require.flag("compile", compile)
     asked = Question(
         fit, fit.as_input(x), index, seed, num_samples, chunk_size, progress, compile=compile, smooth=smooth
     )

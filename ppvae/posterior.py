@@ -38,11 +38,18 @@ class Posterior:
     @contextmanager
     def frozen(self) -> Iterator[Posterior]:
         """The same posterior with no gradient to φ nor to the weights that the guide owns."""
-        owned = [p for p in self.model.guide_parameters() if p.requires_grad]
-        for p in owned:
-            p.requires_grad_(False)
+        # in place of the parameters: what says requires_grad_(False) leaves no trace in a record (ppvae.compiled)
+        owned = [
+            (module._parameters, name, parameter)
+            for top in self.model.guide_modules
+            for module in self.model.get_submodule(top).modules()
+            for name, parameter in module._parameters.items()
+            if parameter is not None and parameter.requires_grad
+        ]
+        for place, name, parameter in owned:
+            place[name] = parameter.detach()  # type: ignore[assignment]
         try:
             yield Posterior(self.model, {name: value.detach() for name, value in self.phi.items()})
         finally:
-            for p in owned:
-                p.requires_grad_(True)
+            for place, name, parameter in owned:
+                place[name] = parameter

@@ -31,6 +31,13 @@ def positive(name: str, value: Any, *, zero: bool = False) -> float:
     return float(value)
 
 
+def flag(name: str, value: Any) -> bool:
+    """True or False."""
+    if not isinstance(value, bool):
+        raise PpvaeError(f"{name} must be True or False, got {show(value)}")
+    return value
+
+
 def one_of(name: str, value: Any, known: Iterable[str], more: str = "") -> str:
     """One of the known names; a near miss is answered with a guess. `more` says what else would do."""
     known = list(known)

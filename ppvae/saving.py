@@ -211,7 +211,7 @@ def load(directory: str | os.PathLike[str], *, model: Model | None = None, encod
 
 
 def _read(source: Path, model: Model | None, encoder: nn.Module | None) -> Fit:
-    config = read_config(source)
+    config: dict[str, Any] = {"compile": False} | read_config(source)  # which earlier ones do not have
     outcome = yaml.safe_load((source / OUTCOME).read_text(encoding="utf-8"))
     if outcome["schema"] != SCHEMA:
         raise PpvaeError(f"{source / OUTCOME} has schema {outcome['schema']!r}, this version reads {SCHEMA}")

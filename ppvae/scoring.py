@@ -28,13 +28,14 @@ def fused() -> Iterator[None]:
 
 
 def log_prob(fn: Any, value: Tensor) -> Tensor:
-    """fn.log_prob(value); the shorter way is taken where no gradient is wanted and nothing is to be validated."""
-    if not torch.is_grad_enabled() and type(fn) is dist.Independent and not fn._validate_args:
+    """fn.log_prob(value); the shorter way is taken where nothing is to be validated and there is one."""
+    if type(fn) is dist.Independent and not fn._validate_args:
         base = fn.base_dist
         if type(base) is dist.Bernoulli and not base._validate_args and "probs" not in vars(base):
-            if _FUSED and base.logits.dtype in (torch.float32, torch.float64):
+            if _FUSED and base.logits.dtype in (torch.float32, torch.float64) and not value.requires_grad:
                 return _bernoulli_products(base.logits, value, fn.reinterpreted_batch_ndims)
-            return _bernoulli(base.logits, value, fn.reinterpreted_batch_ndims)
+            if not torch.is_grad_enabled():
+                return _bernoulli(base.logits, value, fn.reinterpreted_batch_ndims)
     return fn.log_prob(value)
 
 
@@ -46,11 +47,18 @@ def _bernoulli(logits: Tensor, value: Tensor, event_dim: int) -> Tensor:
 
 
 def _bernoulli_products(logits: Tensor, value: Tensor, event_dim: int) -> Tensor:
-    """The same as Σ (x·l − max(l, 0)) − log Π (1 + exp(−|l|)): one logarithm for many factors, as exact as the sum."""
-    signed = (value * logits - logits.relu()).flatten(-event_dim).sum(-1)
-    factors = 1 + (-logits.abs()).exp().flatten(-event_dim)
+    """The same as Σ (x·l − max(l, 0)) − log Π (1 + exp(−|l|)): one logarithm for many factors, as exact as the sum.
+
+    Its gradient x − σ(l) is written out, by the same exponentials; it has no second one.
+    """
+    small = (-logits.abs()).exp()
+    factors = (1 + small).flatten(-event_dim)
     whole = factors.shape[-1] // _FACTORS * _FACTORS
-    logs = factors[..., whole:].prod(-1).log()
+    total = (value * logits - logits.relu()).flatten(-event_dim).sum(-1) - factors[..., whole:].prod(-1).log()
     if whole:
-        logs = logs + factors[..., :whole].unflatten(-1, (-1, _FACTORS)).prod(-1).log().sum(-1)
-    return signed - logs
+        total = total - factors[..., :whole].unflatten(-1, (-1, _FACTORS)).prod(-1).log().sum(-1)
+    if not torch.is_grad_enabled():
+        return total
+    slope = value - torch.where(logits >= 0, 1.0, small) / (1 + small)
+    carrier = (slope.detach() * logits).flatten(-event_dim).sum(-1)
+    return total.detach() + (carrier - carrier.detach())

@@ -136,7 +136,8 @@ class Guide(Recorder):
         if self.detach or not fn.has_rsample:
             self.reparameterized = self.reparameterized and fn.has_rsample
             with torch.no_grad():
-                msg["value"] = fn.sample(extra)
+                value = fn.sample(extra)
+            msg["value"] = value.detach()  # which a record keeps (ppvae.compiled), as it does not no_grad
         else:
             msg["value"] = fn.rsample(extra)
         return False

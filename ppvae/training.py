@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pyro
@@ -16,6 +17,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from ppvae.compiled import CompiledEstimate
 from ppvae.data import Data
 from ppvae.densities import Densities
 from ppvae.errors import NonFiniteError, PpvaeError
@@ -71,24 +73,40 @@ class Interruptions:
 class _Step(nn.Module):
     """All of a training step's forward work in one module, as Fabric's wrappers need it."""
 
-    def __init__(self, model: Model, strategy: Strategy, estimator: Estimator, settings: Settings) -> None:
+    def __init__(
+        self,
+        model: Model,
+        strategy: Strategy,
+        estimator: Estimator,
+        settings: Settings,
+        compiled: CompiledEstimate | None,
+    ) -> None:
         super().__init__()
-        self.model, self.strategy, self.estimator = model, strategy, estimator
+        self.model, self.strategy, self.estimator, self.compiled = model, strategy, estimator, compiled
         self.num_particles, self.num_data = settings.num_particles, settings.num_data
         self.penalised = overrides(model, "log_penalty")
-        self.last: list[
-            tuple[Phi, Densities]
-        ] = []  # of the last batch: a list, as setting a module's attribute is slow
+        # of the last batch, φ and what gives the densities: a list, as setting a module's attribute is slow
+        self.last: list[tuple[Phi, Callable[[], Densities]]] = []
 
     def forward(self, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor | None]:
         """(loss, mean bound) of a batch; None for the bound where it is minus the loss."""
         phi = self.strategy(Batch(x, index), Bound(self.model, x, self.estimator, self.num_particles))
-        values, densities = self.estimator.estimate(self.model, Posterior(self.model, phi), x, self.num_particles)
+        if self.compiled is not None and self.compiled.takes(self.estimator, x):
+            self.last[:] = [(phi, partial(self._densities, x, phi, torch.get_rng_state()))]
+            values = self.compiled(x, phi)
+        else:
+            values, densities = self.estimator.estimate(self.model, Posterior(self.model, phi), x, self.num_particles)
+            self.last[:] = [(phi, lambda: densities)]
         bound = values.mean()
-        self.last[:] = [(phi, densities)]
         if self.penalised:
             return -bound - self.model.log_penalty() / self.num_data, bound.detach()
         return -bound, None
+
+    def _densities(self, x: Tensor, phi: Phi, random: Tensor) -> Densities:
+        """What lies behind a compiled step: the pair as it is written, on the same draws (of a CPU)."""
+        torch.set_rng_state(random)
+        with torch.no_grad():
+            return self.estimator.estimate(self.model, Posterior(self.model, phi), x, self.num_particles)[1]
 
 
 class Training:
@@ -105,7 +123,12 @@ class Training:
         self.data, self.progress, self.keep = data, progress, keep
         self.model, self.strategy = result.model, result.strategy
         self.estimator = result.estimator()
-        step = _Step(self.model, self.strategy, self._estimator_now(0), self.settings)
+        compiled = None
+        if self.settings.compile:  # what warm-up ends at; until then steps run as they are written
+            batch_size = min(self.settings.batch_size, len(data.train))
+            estimator = self._estimator_now(self.settings.warmup)
+            compiled = CompiledEstimate(estimator, self.model, self.settings.num_particles, batch_size)
+        step = _Step(self.model, self.strategy, self._estimator_now(0), self.settings, compiled)
         self.inner = step
         self.frozen: list[nn.Parameter] = []  # θ that stays as it is
         groups = self._groups()
@@ -223,7 +246,8 @@ class Training:
         loss, bound = self.step(self.data.draw(self.train[index]), index)
         value = loss.item()
         if not math.isfinite(value):
-            raise NonFiniteError(f"the loss became {value} at step {self.steps}: {self._blame(*self.step.last[0])}")
+            ((phi, densities),) = self.inner.last
+            raise NonFiniteError(f"the loss became {value} at step {self.steps}: {self._blame(phi, densities())}")
         for parameter in self.trained:  # what zero_grad does, without its bookkeeping
             parameter.grad = None
         if loss.requires_grad:
