@@ -421,8 +421,16 @@ def test_every_entry_is_listed_here(saved: Path) -> None:
     assert list(yaml.safe_load((saved / "fit.yaml").read_text())) == OUTCOME_KEYS
 
 
+#: what earlier runs do not have
+LATER = ["compile"]
+
+
 @pytest.mark.parametrize(
-    ("name", "key"), [*(("config.yaml", key) for key in CONFIG_KEYS), *(("fit.yaml", key) for key in OUTCOME_KEYS)]
+    ("name", "key"),
+    [
+        *(("config.yaml", key) for key in CONFIG_KEYS if key not in LATER),
+        *(("fit.yaml", key) for key in OUTCOME_KEYS),
+    ],
 )
 def test_a_missing_entry(name: str, key: str, saved: Path) -> None:
     """The message names it."""
