@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import pyro
 import torch
@@ -28,8 +28,9 @@ from ppvae.randomness import forked
 from ppvae.sites import Draws
 
 Values = dict[str, Tensor]
-#: a bound summed over data, its gradients, and the buffers after it
-_Outcome = tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]
+#: by name, the bound summed over data and the buffers after it; and the gradients
+_Outcome = tuple[dict[str, Tensor], dict[str, Tensor]]
+_Result = TypeVar("_Result")
 
 
 def _bias_apart(bias: Tensor, left: Tensor, right: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
@@ -56,7 +57,7 @@ class CompiledJoint:
         key = (x.shape, *((name, value.shape) for name, value in values.items()))
         with torch.no_grad():
             if key not in self._known:
-                self._known[key] = _compiled(
+                self._known[key], _ = _compiled(
                     self.model, self._log_joint, x, values, lambda fast: fast(x, values), _APART
                 )
             return self._known[key](x, values)
@@ -76,6 +77,10 @@ class CompiledEstimate:
     """
 
     def __init__(self, estimator: Estimator, model: Model, num_particles: int, batch_size: int) -> None:
+        if estimator.free_bits or estimator.gradient == "dreg":
+            what = "free_bits" if estimator.free_bits else "dreg"
+            why = "looks at the value of the KL" if estimator.free_bits else "weighs gradients on their way back"
+            raise PpvaeError(f"{what} {why}, which no record has: leave compile or {what} out")
         self.estimator, self.model, self.num_particles, self.batch_size = estimator, model, num_particles, batch_size
         self._fast: Callable[[Tensor, Phi], Tensor] | None = None
 
@@ -85,8 +90,7 @@ class CompiledEstimate:
 
     def __call__(self, x: Tensor, phi: Phi) -> Tensor:
         if self._fast is None:
-            with forked(x.device):
-                self._fast = self._compile(x, phi)
+            self._fast = self._compile(x, phi)
         return self._fast(x, phi)
 
     def _as_written(self, x: Tensor, phi: Phi) -> Tensor:
@@ -112,15 +116,17 @@ class CompiledEstimate:
             gradients = (
                 torch.autograd.grad(total, list(trained.values()), allow_unused=True) if total.requires_grad else ()
             )
-            after = {name: buffer.clone() for name, buffer in buffers.items()}
-            known = {name: gradient for name, gradient in zip(trained, gradients, strict=False) if gradient is not None}
-            return total.detach(), known, after
+            values = {f"the buffer {name}": buffer.clone() for name, buffer in buffers.items()}
+            return {"the bound": total.detach(), **values}, {
+                f"the gradient of {name}": gradient
+                for name, gradient in zip(trained, gradients, strict=False)
+                if gradient is not None
+            }
 
         expected = run(self._as_written)
-        found: list[_Outcome] = []
-        fast = _compiled(self.model, self._as_written, x, leaves, lambda fast: found.append(run(fast)))
+        fast, found = _compiled(self.model, self._as_written, x, leaves, run)
         begin_again()
-        _same(type(self.model).__name__, expected, found[0], _precision(x))
+        _same(type(self.model).__name__, expected, found, _precision(x))
         return fast
 
 
@@ -132,19 +138,17 @@ def _precision(x: Tensor) -> float:
 def _same(model: str, expected: _Outcome, found: _Outcome, eps: float) -> None:
     """Refuse what differs by more than rounding: half of the digits, of a gradient at least 1% of the largest one."""
     least = 0.01 * max(map(_largest, expected[1].values()), default=0.0)
-    pairs = [("the bound", expected[0], found[0], 0.0)]
-    for what, one, other, size in (("gradient", expected[1], found[1], least), ("buffer", expected[2], found[2], 0.0)):
-        zero = torch.zeros(())
-        pairs += [
-            (f"the {what} of {name}", one.get(name, zero), other.get(name, zero), size) for name in {**one, **other}
-        ]
-    for what, one, other, size in pairs:
-        size = max(size, _largest(one))
-        if math.isfinite(size) and not _largest(one.double() - other.double().to(one.device)) <= math.sqrt(eps) * size:
-            raise PpvaeError(
-                f"{model} cannot be compiled: {what} becomes another one, as no record has torch.no_grad, hooks and "
-                "gradients of one's own (detach() it has): leave compile out"
-            )
+    zero = torch.zeros(())
+    for ours, theirs, floor in zip(expected, found, (0.0, least), strict=True):
+        for what in {**ours, **theirs}:
+            one, other = ours.get(what, zero), theirs.get(what, zero)
+            size = max(floor, _largest(one))
+            off = _largest(one.double() - other.double().to(one.device))
+            if math.isfinite(size) and not off <= math.sqrt(eps) * size:
+                raise PpvaeError(
+                    f"{model} cannot be compiled: {what} becomes another one, as no record has torch.no_grad, hooks "
+                    "and gradients of one's own (detach() it has): leave compile out"
+                )
 
 
 def _largest(value: Tensor) -> float:
@@ -156,10 +160,10 @@ def _compiled(
     function: Callable[[Tensor, Values], Tensor],
     x: Tensor,
     values: Values,
-    attempt: Callable[[Callable[[Tensor, Values], Tensor]], object],
+    attempt: Callable[[Callable[[Tensor, Values], Tensor]], _Result],
     replacing: Mapping[Any, Callable[..., Tensor]] | None = None,
-) -> Callable[[Tensor, Values], Tensor]:
-    """The function of x and z or φ recorded and compiled; `attempt` runs it once, which compiling waits for.
+) -> tuple[Callable[[Tensor, Values], Tensor], _Result]:
+    """The function of x and z or φ recorded and compiled, and what `attempt` makes of it, as compiling waits for a run.
 
     Random numbers come from torch's generators, as they do where nothing is compiled.
     """
@@ -167,7 +171,7 @@ def _compiled(
     with pyro.validation_enabled(False):
         try:
             with forked(x.device), scoring.fused():
-                recorded = make_fx(lambda x, values: function(x, values), dict(replacing or {}))(x, values)
+                recorded = make_fx(lambda x, values: function(x, values), replacing)(x, values)
         except PpvaeError:
             raise
         except Exception as error:
@@ -182,10 +186,9 @@ def _compiled(
                 # without guards, as shapes and modes are the caller's business
                 options = {"fallback_random": True, "guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
                 fast = torch.compile(recorded.forward, dynamic=False, options=options)
-                attempt(fast)
+                return fast, attempt(fast)
         except Exception as error:
             raise PpvaeError(
                 f"{name} cannot be compiled here ({require.show(error)}): torch.compile needs a C++ compiler; "
                 "or leave compile out"
             ) from error
-    return fast

@@ -57,6 +57,7 @@ class Settings:
     accelerator: str
     precision: str
     train_model: bool
+    compile: bool
     init: str | None
     seed: int
     data: str
@@ -64,7 +65,6 @@ class Settings:
     source: dict[str, Any] | None
     num_data: int
     event_shape: list[int]
-    compile: bool = False
 
 
 @dataclass

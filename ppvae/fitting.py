@@ -33,7 +33,7 @@ from ppvae.objectives import KL, ObjectiveName
 from ppvae.posterior import Posterior
 from ppvae.randomness import block_seed, forked, reseed, seeded
 from ppvae.registry import check_options, option_names, strategy_class
-from ppvae.saving import CONFIG, is_finished, load, read_config, recipe, write_config, write_outcome
+from ppvae.saving import CONFIG, is_finished, load, read_fit_config, recipe, write_config, write_outcome
 from ppvae.strategy import Strategy
 from ppvae.training import Training
 
@@ -192,10 +192,6 @@ def fit(
         if objective == "elbo" and gradient is None and kl is None:
             estimator = _quietest(estimator, model, strategy, data.draw(x[:2]))
         estimator.suits(model, num_particles)
-        if compile and (free_bits or estimator.gradient == "dreg"):
-            what = "free_bits" if free_bits else "dreg"
-            why = "looks at the value of the KL" if free_bits else "weighs gradients on their way back"
-            raise PpvaeError(f"{what} {why}, which no record has: leave compile or {what} out")
         if origin is not None and strategy.layout.entries.keys() == origin.strategy.layout.entries.keys():
             strategy.begin_from(partial(_posterior_of, origin, x, _trained_on(origin, data)), origin.strategy, x)
         settings = Settings(
@@ -287,7 +283,7 @@ def _begun(run: Path) -> Path | None:
 
 def _same_run(run: Path, result: Fit) -> None:
     """Refuse to go on with a run of other settings."""
-    before, now = read_config(run), recipe(result)
+    before, now = read_fit_config(run), recipe(result)
     for name in (*now, *before):
         one, other = before.get(name), now.get(name)
         if one != other:

@@ -120,6 +120,11 @@ def read_config(directory: Path) -> dict[str, Any]:
     return config
 
 
+def read_fit_config(directory: Path) -> dict[str, Any]:
+    """config.yaml of a fit, and what earlier versions did not write there."""
+    return {"compile": False} | read_config(directory)
+
+
 def versions() -> dict[str, str]:
     """Of what the numbers of a run depend on."""
     import ppvae
@@ -211,7 +216,7 @@ def load(directory: str | os.PathLike[str], *, model: Model | None = None, encod
 
 
 def _read(source: Path, model: Model | None, encoder: nn.Module | None) -> Fit:
-    config: dict[str, Any] = {"compile": False} | read_config(source)  # which earlier ones do not have
+    config = read_fit_config(source)
     outcome = yaml.safe_load((source / OUTCOME).read_text(encoding="utf-8"))
     if outcome["schema"] != SCHEMA:
         raise PpvaeError(f"{source / OUTCOME} has schema {outcome['schema']!r}, this version reads {SCHEMA}")

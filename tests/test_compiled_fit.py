@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,18 +11,15 @@ import pyro.distributions as dist
 import pytest
 import torch
 import yaml
+from test_compiled import Branching, compiler
 from torch import Tensor, nn
 
 import ppvae
-from ppvae import scoring
 from ppvae.cli import main
 from ppvae.compiled import CompiledEstimate
 from ppvae.saving import CONFIG
 from ppvae.training import Training
 
-compiler = pytest.mark.skipif(
-    shutil.which("g++") is None and shutil.which("clang++") is None, reason="torch.compile needs a C++ compiler"
-)
 BATCH, WHOLE = 40, 2  # 110 data: two whole batches and a part of one
 
 
@@ -65,11 +61,16 @@ class Waiting(ppvae.Model):
             pyro.sample("x", dist.Poisson(z @ self.log_weight.exp()).to_event(1), obs=x)
 
 
-def fit(model: ppvae.Model, compile: bool, **options: Any) -> ppvae.Fit:
+def fit(make: Callable[[], ppvae.Model], compile: bool, **options: Any) -> ppvae.Fit:
+    """Of a model that is the same at every call."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        model = make()
     settings = {
         "precision": "64-true", "max_epochs": 3, "batch_size": BATCH, "patience": None, "seed": 3, "progress": False,
     }  # fmt: skip
-    return ppvae.fit(model, options.pop("data", None) or digits(), compile=compile, **{**settings, **options})
+    data = options.pop("data", None) or digits(options.pop("treatment", "static"))
+    return ppvae.fit(model, data, compile=compile, **{**settings, **options})
 
 
 CASES: dict[str, tuple[Callable[[], ppvae.Model], dict[str, Any]]] = {
@@ -77,7 +78,8 @@ CASES: dict[str, tuple[Callable[[], ppvae.Model], dict[str, Any]]] = {
     "rows": (vae, {"inference": "per-datapoint"}),
     "inner steps": (vae, {"inference": "per-datapoint", "inference_options": {"inner_steps": 2}}),
     "refined": (vae, {"inference": "semi-amortized", "inference_options": {"refine_steps": 2}}),
-    "Gaussian, dynamic": (lambda: vae(likelihood="gaussian"), {}),
+    "dynamic": (vae, {"treatment": "dynamic"}),
+    "Gaussian": (lambda: vae(likelihood="gaussian"), {"treatment": "standardised"}),
     "chain, sticking the landing": (dlgm, {}),
     "score function": (vae, {"gradient": "score"}),
     "vimco": (vae, {"objective": "iwae", "gradient": "vimco", "num_particles": 3}),
@@ -85,21 +87,17 @@ CASES: dict[str, tuple[Callable[[], ppvae.Model], dict[str, Any]]] = {
     "warm-up": (vae, {"warmup": 3}),
     "flow": (vae, {"family": "iaf"}),
     "positive latent": (Waiting, {}),
-    "mixture, summed out": (lambda: ppvae.create("gmm", x_dim=64, num_components=3), {"inference": "exact"}),
-}
+    "mixture, summed out": (
+        lambda: ppvae.create("gmm", x_dim=64, num_components=3), {"inference": "exact", "treatment": "standardised"},
+    ),
+}  # fmt: skip
 
 
 @compiler
 @pytest.mark.parametrize("case", CASES)
 def test_weights_are_those_of_the_fit_as_written(case: str, compiled_steps: list[tuple[int, ...]]) -> None:
     make, options = CASES[case]
-    if case in ("Gaussian, dynamic", "mixture, summed out"):
-        options = {**options, "data": digits("standardised")}
-    fits = []
-    for compile in (False, True):
-        torch.manual_seed(0)
-        fits.append(fit(make(), compile, **options))
-    plain, fast = fits
+    plain, fast = (fit(make, compile, **options) for compile in (False, True))
     # three epochs of whole batches; β is 1 in the third step of warm-up
     assert compiled_steps == [(BATCH, 64)] * (3 * WHOLE - 2 if case == "warm-up" else 3 * WHOLE)
     one, other = ({**side.model.state_dict(), **side.strategy.state_dict()} for side in (plain, fast))
@@ -125,11 +123,6 @@ class Nonlinear(ppvae.Model):
             z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
             mean = self.mean(z).unsqueeze(-1) * torch.ones_like(x)
             pyro.sample("x", dist.Normal(mean, 1.0).to_event(1), obs=x)
-
-
-class Branching(Nonlinear):
-    def mean(self, z: Tensor) -> Tensor:
-        return z + self.loc if bool((z > 0).any()) else self.loc - z
 
 
 class NoGradient(Nonlinear):
@@ -174,7 +167,7 @@ class Running(Nonlinear):
 
 
 class Breaking(Nonlinear):
-    """Its scale is no number once θ has passed 1.1."""
+    """Its mean is no number once θ has passed 1.1."""
 
     def mean(self, z: Tensor) -> Tensor:
         return z * (1.1 - self.loc).sqrt()
@@ -199,10 +192,10 @@ def two(num_data: int = 30) -> ppvae.Data:
     ],
 )
 def test_what_cannot_be_recorded_is_refused(
-    model: type[Nonlinear], options: dict[str, Any], says: str, untouched: Callable[..., Any]
+    model: type[ppvae.Model], options: dict[str, Any], says: str, untouched: Callable[..., Any]
 ) -> None:
     with untouched(), pytest.raises(ppvae.PpvaeError, match=says) as caught:
-        fit(model(), **{"compile": True, "data": two(), "batch_size": 10, **options})
+        fit(model, **{"compile": True, "data": two(), "batch_size": 10, **options})
     assert "\n" not in str(caught.value)
 
 
@@ -210,7 +203,7 @@ def test_what_cannot_be_recorded_is_refused(
 @pytest.mark.parametrize("model", [Detached, Running])
 def test_constants_and_buffers_are_those_of_the_fit_as_written(model: type[Nonlinear]) -> None:
     """The first step runs the pair more than once, which the buffer must not show."""
-    plain, fast = (fit(model(), compile, data=two(), batch_size=10) for compile in (False, True))
+    plain, fast = (fit(model, compile, data=two(), batch_size=10) for compile in (False, True))
     for name, value in plain.model.state_dict().items():
         torch.testing.assert_close(fast.model.state_dict()[name], value, rtol=1e-12, atol=1e-12)
 
@@ -221,7 +214,7 @@ def test_a_nan_is_blamed_on_the_site_that_it_came_from() -> None:
     said = []
     for compile in (False, True):
         with pytest.raises(ppvae.NonFiniteError, match=r"loss became nan at step [1-9]\d*: .*site x\b") as caught:
-            fit(Breaking(), compile, data=two(), batch_size=10, lr=0.2, max_epochs=9)
+            fit(Breaking, compile, data=two(), batch_size=10, lr=0.2, max_epochs=9)
         said.append(str(caught.value))
     assert said[0] == said[1]
 
@@ -234,12 +227,7 @@ class Stopped(Exception):
 def test_a_resumed_fit_ends_as_one_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The compiled step is recorded again, by another batch; to the last bit, as the operations are the same."""
     options = {"checkpoint_seconds": 0.0, "max_epochs": 4}
-
-    def seeded() -> ppvae.Model:
-        torch.manual_seed(0)
-        return vae()
-
-    alone = fit(seeded(), True, run_dir=tmp_path / "alone", **options)
+    alone = fit(vae, True, run_dir=tmp_path / "alone", **options)
     step, steps = Training._step, []
 
     def stopping(self: Training, *args: Any) -> Any:
@@ -251,39 +239,30 @@ def test_a_resumed_fit_ends_as_one_left_alone(tmp_path: Path, monkeypatch: pytes
     with monkeypatch.context() as patched:
         patched.setattr(Training, "_step", stopping)
         with pytest.raises(Stopped):
-            fit(seeded(), True, run_dir=tmp_path / "stopped", **options)
-    again = fit(seeded(), True, run_dir=tmp_path / "stopped", resume=True, **options)
+            fit(vae, True, run_dir=tmp_path / "stopped", **options)
+    again = fit(vae, True, run_dir=tmp_path / "stopped", resume=True, **options)
     for name, value in alone.model.state_dict().items():
         assert torch.equal(again.model.state_dict()[name], value), name
 
 
 @compiler
-def test_runs_say_that_they_were_compiled_and_older_ones_load(tmp_path: Path) -> None:
+def test_runs_say_that_they_were_compiled(tmp_path: Path) -> None:
     place = tmp_path / "run"
-    command = f"fit ppca --data iris --max_epochs 2 --compile true --run_dir {place}"
-    assert main(command.split()) == 0
-    config = yaml.safe_load((place / CONFIG).read_text())
-    assert config["compile"] is True
+    assert (
+        main(["fit", "ppca", "--data", "iris", "--max_epochs", "2", "--compile", "true", "--run_dir", str(place)]) == 0
+    )
+    assert yaml.safe_load((place / CONFIG).read_text())["compile"] is True
     assert ppvae.load(place).settings.compile is True
-    del config["compile"]
+
+
+def test_runs_of_earlier_versions_load_and_go_on(tmp_path: Path) -> None:
+    """Their configuration does not say whether they were compiled."""
+    place = tmp_path / "run"
+    fit(vae, False, run_dir=place)
+    config = yaml.safe_load((place / CONFIG).read_text())
+    assert config.pop("compile") is False
     (place / CONFIG).write_text(yaml.safe_dump(config))
     assert ppvae.load(place).settings.compile is False
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("shape", [(1,), (55,), (56,), (57,), (784,), (3, 40)])
-def test_gradient_of_products_of_bernoulli_factors(shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    """x − σ(l), also where a factor is 1 to the last place, and 0.5 at a logit of 0."""
-    torch.manual_seed(0)
-    logits = (30 * torch.randn(7, *shape)).to(dtype)
-    logits[0], logits[1], logits[2] = 1e4, -1e4, 0.0
-    value = torch.bernoulli(torch.full(shape, 0.4, dtype=dtype))
-    logits.requires_grad_()
-    with pyro.validation_enabled(False), scoring.fused():
-        fn = dist.Independent(dist.Bernoulli(logits=logits, validate_args=False), len(shape))
-        weights = torch.arange(1.0, 8.0, dtype=dtype)
-        (found,) = torch.autograd.grad((weights * scoring.log_prob(fn, value)).sum(), [logits])
-    exact = value.double() - torch.sigmoid(logits.detach().double())
-    exact *= weights.double().view(-1, *[1] * len(shape))
-    # a few roundings of numbers up to 1, times the weight
-    assert bool(((found.double() - exact).abs() <= 4 * 7 * torch.finfo(dtype).eps).all())
+    assert fit(vae, False, run_dir=place, resume=True).settings.compile is False
+    with pytest.raises(ppvae.PpvaeError, match="holds a run with compile False, not True"):
+        fit(vae, True, run_dir=place, resume=True)
