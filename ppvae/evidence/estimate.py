@@ -55,13 +55,13 @@ def _estimate(asked: Question, sampler: Sampler, stream: int) -> Estimates:
     with bar, torch.no_grad(), forked(device), pyro.validation_enabled(False):
         for number, block in asked.blocks():
             weights = Weights.empty(asked.num_samples, asked.x.new_empty(len(block.rows)), smooth=asked.smooth)
-            part = None
             for some in drawn(asked, sampler, block, number, stream):
                 if some.exact:
                     part = certain(some.log_weight[0], some.bound[0], smooth=asked.smooth)
                     break
                 weights.add(some.log_weight, some.bound)
-            part = summary(weights, asked.smooth) if part is None else part
+            else:
+                part = summary(weights, asked.smooth)
             # in one piece from the start: what each block left among its freed tensors would keep their memory apart
             found = found or {name: column.new_empty(wanted, *column.shape[1:]) for name, column in part.items()}
             for name, column in part.items():
