@@ -1,8 +1,20 @@
 """Where φ comes from, one file a strategy."""
 
-from ppvae.inference.amortized import Amortized
-from ppvae.inference.exact import Exact
-from ppvae.inference.per_datapoint import PerDatapoint
-from ppvae.inference.semi_amortized import SemiAmortized
+from __future__ import annotations
 
-__all__ = ["Amortized", "Exact", "PerDatapoint", "SemiAmortized"]
+from typing import Any
+
+from ppvae.catalogue import STRATEGIES
+
+
+def __getattr__(name: str) -> Any:
+    """`from ppvae.inference import Amortized`: the class of a registered strategy by its own name."""
+    if not name.startswith("_"):
+        for known in STRATEGIES:
+            if STRATEGIES[known].__name__ == name:
+                return STRATEGIES[known]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [STRATEGIES[name].__name__ for name in STRATEGIES]

@@ -14,25 +14,29 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-import ppvae
 from ppvae import require
-from ppvae.local import Phi
-from ppvae.nets import default_encoder
-from ppvae.strategy import Batch, Bound
+from ppvae.catalogue import register
+from ppvae.data.batch import Batch
+from ppvae.errors import PpvaeError
+from ppvae.nn.networks import default_encoder
+from ppvae.pair.local import Phi
+from ppvae.pair.model import Model
+from ppvae.variational.bound import Bound
+from ppvae.variational.strategy import Strategy
 
 
-@ppvae.register("amortized", compare={})
-class Amortized(ppvae.Strategy):
+@register("amortized", compare={})
+class Amortized(Strategy):
     """φ = head(encoder(x)).
 
     Args:
         encoder: x [B, *event] → features [B, ...]; the model's own where None, else a default network.
     """
 
-    def __init__(self, model: ppvae.Model, x: Tensor, *, encoder: nn.Module | None = None) -> None:
+    def __init__(self, model: Model, x: Tensor, *, encoder: nn.Module | None = None) -> None:
         super().__init__(model, x)
         if encoder is not None and not isinstance(encoder, nn.Module):
-            raise ppvae.PpvaeError(f"encoder must be a torch.nn.Module, got {type(encoder).__name__}")
+            raise PpvaeError(f"encoder must be a torch.nn.Module, got {type(encoder).__name__}")
         if not self.layout.width:  # every latent is summed out: there is nothing to encode
             return
         self.encoder = copy.deepcopy(encoder) or model.encoder() or default_encoder(x)
@@ -42,13 +46,13 @@ class Amortized(ppvae.Strategy):
             try:
                 features = self.encoder.eval()(x[:2])
             except Exception as error:
-                raise ppvae.PpvaeError(
+                raise PpvaeError(
                     f"the encoder fails on x [B, {', '.join(map(str, x.shape[1:]))}]: {require.show(error)}"
                 ) from error
             self.encoder.train(training)
         if not isinstance(features, Tensor) or features.dim() < 2 or len(features) != len(x[:2]):
             shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-            raise ppvae.PpvaeError(f"the encoder maps {len(x[:2])} datapoints to {shape}: it must give [B, features]")
+            raise PpvaeError(f"the encoder maps {len(x[:2])} datapoints to {shape}: it must give [B, features]")
         self.head = nn.Linear(features[0].numel(), self.layout.width)
         nn.init.zeros_(self.head.weight)
         with torch.no_grad():
@@ -64,7 +68,7 @@ class Amortized(ppvae.Strategy):
         # φ in full precision, whatever the networks ran in: Cholesky factors have no other
         return self.head(self.encoder(x).flatten(1)).to(self.start.dtype)
 
-    def begin_from(self, posterior: Callable[[Tensor], Phi], other: ppvae.Strategy, x: Tensor) -> None:
+    def warm_start(self, posterior: Callable[[Tensor], Phi], other: Strategy, x: Tensor) -> None:
         """Go on with the other's encoder, where it has one of the same shape."""
         if isinstance(other, Amortized) and self.layout.width and other.layout.width:
             theirs = other.state_dict()  # looked at first: loading would copy what fits, and leave the rest

@@ -10,22 +10,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-import ppvae
-from ppvae.local import Phi
-from ppvae.model import overrides
-from ppvae.strategy import Batch, Bound
+from ppvae.catalogue import register
+from ppvae.data.batch import Batch
+from ppvae.errors import PpvaeError
+from ppvae.pair.local import Phi
+from ppvae.pair.model import Model, overrides
+from ppvae.variational.bound import Bound
+from ppvae.variational.strategy import Strategy
 
 
-@ppvae.register("exact", compare={})
-class Exact(ppvae.Strategy):
+@register("exact", compare={})
+class Exact(Strategy):
     """φ = model.exact_phi(x), with no gradient through it: the bound is stationary in φ there."""
 
-    def __init__(self, model: ppvae.Model, x: Tensor) -> None:
+    def __init__(self, model: Model, x: Tensor) -> None:
         super().__init__(model, x)
-        if self.layout.width and overrides(model, "guide") and model._family is not None:
-            raise ppvae.PpvaeError("exact inference is in the model's own family: leave family out")
+        if self.layout.width and overrides(model, "guide") and model.guide_family is not None:
+            raise PpvaeError("exact inference is in the model's own family: leave family out")
         if self.layout.width and not overrides(model, "exact_phi"):
-            raise ppvae.PpvaeError(
+            raise PpvaeError(
                 f"{type(model).__name__} has no exact posterior: write exact_phi(x) -> φ, mark its discrete latents "
                 'infer={"enumerate": "parallel"} and drop the guide, or choose another strategy'
             )

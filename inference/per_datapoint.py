@@ -15,17 +15,22 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-import ppvae
 from ppvae import require
-from ppvae.local import Phi
-from ppvae.posterior import Posterior
-from ppvae.refinement import optimise_rows, row_blocks
-from ppvae.rows import RowFit, RowState, adam_step, fit_rows, row_gradient
-from ppvae.strategy import Batch, Bound
+from ppvae.blocks import row_blocks
+from ppvae.catalogue import register
+from ppvae.data.batch import Batch
+from ppvae.errors import PpvaeError
+from ppvae.pair.local import Phi
+from ppvae.pair.model import Model
+from ppvae.pair.posterior import Posterior
+from ppvae.variational.bound import Bound
+from ppvae.variational.refinement import optimise_rows
+from ppvae.variational.rows import RowFit, RowState, adam_step, fit_rows, row_gradient
+from ppvae.variational.strategy import Strategy
 
 
-@ppvae.register("per-datapoint", compare={})
-class PerDatapoint(ppvae.Strategy):
+@register("per-datapoint", compare={})
+class PerDatapoint(Strategy):
     """A table of rows [N, width].
 
     Args:
@@ -37,14 +42,14 @@ class PerDatapoint(ppvae.Strategy):
         max_steps: the most steps on a row of new data, and of "converge".
     """
 
-    refuses_dynamic = True
+    has_rows = True
     exp_avg: Tensor
     exp_avg_sq: Tensor
     steps: Tensor
 
     def __init__(
         self,
-        model: ppvae.Model,
+        model: Model,
         x: Tensor,
         *,
         inner_steps: int | Literal["converge"] = 1,
@@ -54,7 +59,7 @@ class PerDatapoint(ppvae.Strategy):
     ) -> None:
         super().__init__(model, x)
         if isinstance(inner_steps, str) and inner_steps != "converge":
-            raise ppvae.PpvaeError(f"inner_steps must be a whole number ≥ 1 or 'converge', got {inner_steps!r}")
+            raise PpvaeError(f"inner_steps must be a whole number ≥ 1 or 'converge', got {inner_steps!r}")
         self.inner_steps = inner_steps if isinstance(inner_steps, str) else require.count("inner_steps", inner_steps)
         self.lr = require.positive("lr", lr)
         self.tolerance = require.positive("tolerance", tolerance)
@@ -78,7 +83,7 @@ class PerDatapoint(ppvae.Strategy):
                 self._step(batch.index, rows, row_gradient(rows, lambda leaf: bound(self.layout.unpack(leaf))))
         return self.layout.unpack(rows)
 
-    def begin_from(self, posterior: Callable[[Tensor], Phi], other: ppvae.Strategy, x: Tensor) -> None:
+    def warm_start(self, posterior: Callable[[Tensor], Phi], other: Strategy, x: Tensor) -> None:
         """Go on from the other's φ of every training datum."""
         with torch.no_grad():
             for _, at in row_blocks(len(x), x.device):
@@ -87,7 +92,7 @@ class PerDatapoint(ppvae.Strategy):
     def dense_parameters(self) -> list[nn.Parameter]:
         return []
 
-    def after_backward(self) -> None:
+    def step_rows(self) -> None:
         if self._pending is not None:
             index, rows = self._pending
             self._pending = None

@@ -13,17 +13,20 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-import ppvae
 from ppvae import require
+from ppvae.blocks import ROW_BLOCK, row_blocks
+from ppvae.catalogue import register
+from ppvae.data.batch import Batch
+from ppvae.errors import PpvaeError
 from ppvae.inference.amortized import Amortized
-from ppvae.local import Phi
-from ppvae.posterior import Posterior
+from ppvae.pair.local import Phi
+from ppvae.pair.model import Model
+from ppvae.pair.posterior import Posterior
 from ppvae.randomness import block_seed, forked, reseed
-from ppvae.refinement import ROW_BLOCK, row_blocks
-from ppvae.strategy import Batch, Bound
+from ppvae.variational.bound import Bound
 
 
-@ppvae.register("semi-amortized")
+@register("semi-amortized")
 class SemiAmortized(Amortized):
     """φ = T steps of gradient ascent on the bound, with momentum, from head(encoder(x)).
 
@@ -40,7 +43,7 @@ class SemiAmortized(Amortized):
 
     def __init__(
         self,
-        model: ppvae.Model,
+        model: Model,
         x: Tensor,
         *,
         encoder: nn.Module | None = None,
@@ -55,11 +58,11 @@ class SemiAmortized(Amortized):
         self.lr = require.positive("lr", lr)
         self.momentum = require.positive("momentum", momentum, zero=True)
         if self.momentum >= 1:
-            raise ppvae.PpvaeError(f"momentum must be below 1, got {momentum}: the steps would grow without end")
+            raise PpvaeError(f"momentum must be below 1, got {momentum}: the steps would grow without end")
         self.clip = require.positive("clip", clip)
         self.backprop = require.one_of("backprop", backprop, ("full", "truncated"))
-        if backprop == "full" and getattr(model._family, "differentiable_once", False):
-            raise ppvae.PpvaeError(
+        if backprop == "full" and model.guide_family is not None and model.guide_family.differentiable_once:
+            raise PpvaeError(
                 'draws of a mixture cannot be differentiated twice, as backprop="full" does: use backprop="truncated"'
             )
 
@@ -70,7 +73,7 @@ class SemiAmortized(Amortized):
         if not (torch.is_grad_enabled() and self.training):
             return self.layout.unpack(self._refine(proposed, bound, keep=False))
         if self.backprop == "full" and self.refine_steps and bound.estimator.by_score:
-            raise ppvae.PpvaeError(
+            raise PpvaeError(
                 f'gradient {bound.estimator.gradient!r} holds the draws constant, through which backprop="full" '
                 'differentiates: use backprop="truncated"'
             )

@@ -20,14 +20,16 @@ from pyro.distributions import MultivariateNormal, Normal, constraints
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-import ppvae
 from ppvae import require
-from ppvae.local import Phi
-from ppvae.nets import Likelihood, Output, mlp, recognition
+from ppvae.catalogue import register
+from ppvae.nn.likelihood import Likelihood, Output
+from ppvae.nn.networks import mlp, recognition
+from ppvae.pair.local import Local, Phi
+from ppvae.pair.model import Model
 
 
-@ppvae.register("dlgm", compare={"data": "digits", "max_epochs": 90})
-class DLGM(ppvae.Model):
+@register("dlgm", compare={"data": "digits", "max_epochs": 90})
+class DLGM(Model):
     """L stochastic layers, each Gaussian with a nonlinear mean and a learned covariance given the layer above.
 
     Args:
@@ -66,8 +68,8 @@ class DLGM(ppvae.Model):
         self.links = nn.ModuleList(mlp(below, hidden, 2 * above) for below, above in below_above if chain)
         self.phi = {}
         for level, dim in enumerate(self.dims[:1] if chain else self.dims, 1):
-            self.phi[f"loc{level}"] = ppvae.Local(torch.zeros(dim))
-            self.phi[f"scale{level}"] = ppvae.Local(torch.ones(dim), constraints.softplus_positive)
+            self.phi[f"loc{level}"] = Local(torch.zeros(dim))
+            self.phi[f"scale{level}"] = Local(torch.ones(dim), constraints.softplus_positive)
 
     def model(self, x: Tensor) -> None:
         with pyro.plate("data", len(x)):

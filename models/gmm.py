@@ -18,14 +18,16 @@ from pyro.distributions import Categorical, MultivariateNormal, Normal, TorchDis
 from sklearn.cluster import kmeans_plusplus
 from torch import Tensor, nn
 
-import ppvae
 from ppvae import require
-from ppvae.local import Phi
-from ppvae.nets import Standardize, moments, recognition
+from ppvae.catalogue import register
+from ppvae.errors import PpvaeError
+from ppvae.nn.networks import Standardize, moments, recognition
+from ppvae.pair.local import Local, Phi
+from ppvae.pair.model import Model
 
 
-@ppvae.register("gmm", compare={"data": "iris", "lr": 0.02, "max_epochs": 320, "patience": None})
-class GMM(ppvae.Model):
+@register("gmm", compare={"data": "iris", "lr": 0.02, "max_epochs": 320, "patience": None})
+class GMM(Model):
     """A mixture of K Gaussians.
 
     Args:
@@ -68,7 +70,7 @@ class GMM(ppvae.Model):
         if covariance == "full":
             self.off_diagonal = nn.Parameter(torch.zeros(num_components, x_dim, x_dim))
         if assignment == "categorical":
-            self.phi = {"logits": ppvae.Local(torch.zeros(num_components))}
+            self.phi = {"logits": Local(torch.zeros(num_components))}
 
     def model(self, x: Tensor) -> None:
         components = self.components()
@@ -88,7 +90,7 @@ class GMM(ppvae.Model):
     def start(self, x: Tensor) -> None:
         """Centres by k-means++ (Arthur & Vassilvitskii 2007), spreads at the data's own, equal weights."""
         if len(x) < self.num_components:
-            raise ppvae.PpvaeError(f"{self.num_components} components need at least as many data, got {len(x)}")
+            raise PpvaeError(f"{self.num_components} components need at least as many data, got {len(x)}")
         mean, std = moments(x)
         seed = int(torch.randint(2**31, ()))
         standard = ((x.flatten(1) - mean) / std).double().cpu().numpy()

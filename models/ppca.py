@@ -18,14 +18,15 @@ from pyro.distributions import LowRankMultivariateNormal, MultivariateNormal, No
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-import ppvae
 from ppvae import require
-from ppvae.local import Phi
-from ppvae.nets import moments
+from ppvae.catalogue import register
+from ppvae.nn.networks import moments
+from ppvae.pair.local import Local, Phi
+from ppvae.pair.model import Model
 
 
-@ppvae.register("ppca")
-class PPCA(ppvae.Model):
+@register("ppca")
+class PPCA(Model):
     """A linear Gaussian model.
 
     Args:
@@ -51,8 +52,8 @@ class PPCA(ppvae.Model):
         self.bias = nn.Parameter(torch.zeros(x_dim))
         self.raw_scale = nn.Parameter(torch.zeros(x_dim if noise == "diagonal" else 1))
         self.phi = {
-            "loc": ppvae.Local(torch.zeros(latent_dim)),
-            "scale_tril": ppvae.Local(torch.eye(latent_dim), constraints.lower_cholesky),
+            "loc": Local(torch.zeros(latent_dim)),
+            "scale_tril": Local(torch.eye(latent_dim), constraints.lower_cholesky),
         }
 
     def model(self, x: Tensor) -> None:

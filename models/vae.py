@@ -16,14 +16,16 @@ import torch
 from pyro.distributions import Normal, constraints
 from torch import Tensor, nn
 
-import ppvae
 from ppvae import require
-from ppvae.local import Phi
-from ppvae.nets import Likelihood, Output, recognition
+from ppvae.catalogue import register
+from ppvae.nn.likelihood import Likelihood, Output
+from ppvae.nn.networks import recognition
+from ppvae.pair.local import Local, Phi
+from ppvae.pair.model import Model
 
 
-@ppvae.register("vae", compare={"data": "digits", "max_epochs": 90})
-class VAE(ppvae.Model):
+@register("vae", compare={"data": "digits", "max_epochs": 90})
+class VAE(Model):
     """A deep latent variable under one nonlinear layer of observation.
 
     Args:
@@ -48,8 +50,8 @@ class VAE(ppvae.Model):
         self.hidden = require.sizes("hidden", hidden)
         self.decoder = Output(likelihood, latent_dim, *self.hidden, x_dim, min_scale=min_scale)
         self.phi = {
-            "loc": ppvae.Local(torch.zeros(latent_dim)),
-            "scale": ppvae.Local(torch.ones(latent_dim), constraints.softplus_positive),
+            "loc": Local(torch.zeros(latent_dim)),
+            "scale": Local(torch.ones(latent_dim), constraints.softplus_positive),
         }
 
     def model(self, x: Tensor) -> None:

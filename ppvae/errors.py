@@ -1,5 +1,7 @@
 """The one exception for a user's mistake: the command line turns it into one line and exit status 2."""
 
+from __future__ import annotations
+
 
 class PpvaeError(ValueError):
     """Bad input. Its message is one line that names the thing and the way out."""

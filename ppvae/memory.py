@@ -1,5 +1,7 @@
 """What the C library does with memory that torch gives back."""
 
+from __future__ import annotations
+
 import torch
 
 #: just below the 32 MiB at which glibc stops learning

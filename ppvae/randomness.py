@@ -6,11 +6,47 @@ Pyro draws from torch's global generator. Evaluation therefore seeds that genera
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
+
+#: streams of random numbers that had a number before they had names; the name of any other is hashed
+_NUMBERED = {
+    "training/inference": 1,
+    "training/validation": 2,
+    "evidence/reported": 3,
+    "tasks/sampling": 4,
+    "tasks/reconstruction": 5,
+    "evidence/escalation/fresh": 6,
+    "diagnostics/calibration": 21,
+    "diagnostics/predictive": 22,
+    "diagnostics/predictive/prior": 23,
+    "diagnostics/usage": 24,
+    "diagnostics/usage/prior": 25,
+    "tasks/datatree": 26,
+    "evidence/annealing/tuning": 31,
+    "diagnostics/bidirectional/reverse": 32,
+    "diagnostics/bidirectional/importance": 33,
+    "diagnostics/bidirectional/others": 34,
+    "evidence/laplace/start": 41,
+    "evidence/refined": 42,
+    "evidence/exact/check": 43,
+    "diagnostics/gap/refinement": 51,
+    "diagnostics/gap/choice": 52,
+    "diagnostics/gap/reported": 53,
+    "evidence/escalation/pilot": 60,
+}
+
+
+def stream(name: str) -> int:
+    """The number of a stream of random numbers: two purposes never draw the same numbers from one seed."""
+    if name in _NUMBERED:
+        return _NUMBERED[name]
+    # far above the numbers that have been given, and those that count on from them
+    return 2**32 + zlib.crc32(name.encode())
 
 
 def block_seed(*key: int) -> int:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Mapping
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
-
-import numpy as np
 
 from ppvae.errors import PpvaeError
 
 
 def count(name: str, value: Any, least: int = 1) -> int:
     """A whole number ≥ least."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise PpvaeError(f"{name} must be a whole number ≥ {least}, got {show(value)}")
     return int(value)
 

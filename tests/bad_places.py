@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import ppvae
-from ppvae.cli import main
-from ppvae.data import Data
-from ppvae.training import Training
+from ppvae.cli.main import main
+from ppvae.data.dataset import Data
+from ppvae.training.loop import Training
 
 USER_FILE = '''
 import pyro

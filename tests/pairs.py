@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 import ppvae
-from ppvae import Local, Phi
+from ppvae import Local
+from ppvae.pair.local import Phi
 
 Prior = Literal["normal", "gamma", "beta", "cauchy", "uniform"]
 MARK: Any = {"enumerate": "parallel"}

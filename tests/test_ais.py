@@ -15,11 +15,13 @@ import xarray as xr
 from torch import Tensor
 
 import ppvae
-from ppvae import Local, Phi, PpvaeError
-from ppvae.evidence.ais import SCHEDULES, ais, temperatures
-from ppvae.evidence.method import Question
+from ppvae import Local, PpvaeError
+from ppvae.evidence.annealing import SCHEDULES, temperatures
+from ppvae.evidence.methods.ais import ais
+from ppvae.evidence.problem import Problem
 from ppvae.models import GMM, PPCA, VAE
-from ppvae.target import Target
+from ppvae.pair.local import Phi
+from ppvae.pair.target import Target
 
 STARTS = ("prior", "q")
 
@@ -27,7 +29,7 @@ STARTS = ("prior", "q")
 @pytest.fixture
 def short_tuning(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it is not the step sizes that matter."""
-    monkeypatch.setattr("ppvae.evidence.ais._LEAST_UPDATES", 6)
+    monkeypatch.setattr("ppvae.evidence.annealing._LEAST_UPDATES", 6)
 
 
 def numbers(*shape: int) -> Tensor:
@@ -195,7 +197,7 @@ def test_step_sizes_are_tuned_to_the_acceptance_asked_for(linear: ppvae.Fit, sta
 
 
 def run(fit: ppvae.Fit, x: Tensor, **options: Any) -> Any:
-    asked = Question(fit, x, None, 0, 20)
+    asked = Problem(fit, x, None, 0, 20)
     chains = ais(asked, **options)
     with torch.no_grad():
         for _, block in asked.blocks():
@@ -219,7 +221,7 @@ def test_a_leapfrog_step_costs_one_gradient(linear: ppvae.Fit, start: str, monke
     chains = run(linear, x, start=start, num_temperatures=61)
     assert passes == 2 * (60 * 2 + 1)
     passes = 0
-    (_, block), *_ = Question(linear, x, None, 0, 20).blocks()
+    (_, block), *_ = Problem(linear, x, None, 0, 20).blocks()
     with torch.no_grad():
         list(chains.weights(block, 20, 20))
     assert passes == 60 * 2 + 1  # the step sizes are there
@@ -246,10 +248,10 @@ def test_chunks_and_other_data_change_nothing(linear: ppvae.Fit, start: str) -> 
     for chunk_size in (700, 10**6):
         assert_same(estimate(linear, x, 23, chunk_size=chunk_size, **options), whole)
     assert_same(estimate(linear, x[:102], 23, **options), whole.isel(datum=slice(102)))
-    asked = Question(linear, x, None, 0, 20, positions=torch.tensor([3, 50, 103]))
+    asked = Problem(linear, x, None, 0, 20, positions=torch.tensor([3, 50, 103]))
     settings = cast(dict[str, Any], {"num_temperatures": 4, "num_leapfrog": 2, "num_tuning": 4, "start": start})
-    some, everyone = ais(asked, **settings), ais(Question(linear, x, None, 0, 20), **settings)
-    for (_, few), (_, all_rows) in zip(asked.blocks(), Question(linear, x, None, 0, 20).blocks(), strict=True):
+    some, everyone = ais(asked, **settings), ais(Problem(linear, x, None, 0, 20), **settings)
+    for (_, few), (_, all_rows) in zip(asked.blocks(), Problem(linear, x, None, 0, 20).blocks(), strict=True):
         with torch.no_grad():
             (path, steps), (full_path, full_steps) = some.tuned(few, 20), everyone.tuned(all_rows, 20)
         torch.testing.assert_close(steps, full_steps[:, few.rows])

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 import ppvae
-from ppvae.evidence.estimate import answer
-from ppvae.evidence.laplace import Laplace
-from ppvae.evidence.method import METHODS, Question
-from ppvae.reliability import khat_threshold
+from ppvae.evidence.estimates import estimate
+from ppvae.evidence.method import METHODS
+from ppvae.evidence.methods.laplace import Laplace
+from ppvae.evidence.problem import Problem
+from ppvae.evidence.weights import khat_threshold
 
 #: the clock must not decide what a test finds, nor fewer draws of q than the test looks at itself
 UNHURRIED = {"max_seconds": 600.0, "pilot": 400}
@@ -123,12 +124,12 @@ def test_annealing_alone_starts_from_the_prior(judged: tuple[ppvae.Fit, Tensor, 
 def test_annealing_starts_from_what_is_nearer_than_q(judged: tuple[ppvae.Fit, Tensor, Any]) -> None:
     """Laplace's Gaussian is the posterior of a linear Gaussian model, so that from there all weights are p(x)."""
     fit, x, _ = judged
-    asked = Question(fit, x, None, 0, 30)
-    laplace = METHODS["laplace"].prepare(asked)
+    asked = Problem(fit, x, None, 0, 30)
+    laplace = METHODS["laplace"](asked)
     assert isinstance(laplace, Laplace)
-    answer(asked, laplace)
-    asked.nearer = laplace.gaussian
-    found = answer(asked, METHODS["ais"].prepare(asked, start="q", num_temperatures=5))
+    estimate(asked, laplace)
+    asked.start_guide = laplace.gaussian
+    found = estimate(asked, METHODS["ais"](asked, start="q", num_temperatures=5))
     np.testing.assert_allclose(found["log_marginal"].numpy(), exact(fit, x), atol=1e-6)
     np.testing.assert_allclose(found["ess"].numpy(), 30, rtol=1e-6)
 

@@ -15,8 +15,11 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 import ppvae
-from ppvae.data import Data
-from ppvae.results import read_results
+from ppvae.comparison.run import Comparison
+from ppvae.data.dataset import Data
+from ppvae.pair.densities import Densities
+from ppvae.pair.local import Phi
+from ppvae.runs.results import read_results
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +53,7 @@ class OwnModel(ppvae.Model):
             z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
             pyro.sample("x", dist.Normal(z @ self.weight, 1.0).to_event(1), obs=x)
 
-    def guide(self, x: Tensor, phi: ppvae.Phi) -> None:
+    def guide(self, x: Tensor, phi: Phi) -> None:
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(phi["loc"], 1.0).to_event(1))
 
@@ -71,7 +74,7 @@ def fit(**changes: Any) -> ppvae.Fit:
     return ppvae.fit(**arguments)
 
 
-def compare(**changes: Any) -> ppvae.Comparison:
+def compare(**changes: Any) -> Comparison:
     arguments: dict[str, Any] = {"models": "ppca", "data": iris(), "max_epochs": 1, "progress": False}
     return ppvae.compare(**{**arguments, **changes})
 
@@ -216,8 +219,8 @@ ACTIONS: dict[str, tuple[Callable[[], object], str, str]] = {
     "index beyond the end": (lambda: posterior([0, 1, 106]), "0 … 105", "training set"),
     "negative index": (lambda: posterior([0, 1, -1]), "0 … 105", "training set"),
     "index in words": (lambda: posterior("first"), "index must hold 3", "whole numbers"),
-    "log_marginal of a model": (lambda: log_marginal(fit=ppca().model), "PPCA", "ppvae.fit"),
-    "log_marginal of a path": (lambda: log_marginal(fit="runs/mine"), "str", "ppvae.fit"),
+    "log_marginal of a model": (lambda: log_marginal(pair=ppca().model), "PPCA", "ppvae.fit"),
+    "log_marginal of a path": (lambda: log_marginal(pair="runs/mine"), "str", "ppvae.fit"),
     "log_marginal of another size": (lambda: log_marginal(x=torch.ones(2, 3)), "[B, 4]", "got (2, 3)"),
     "log_marginal of holes": (lambda: log_marginal(x=X * NAN), "NaN", "drop or impute"),
     "log_marginal of no bits": (lambda: bits(torch.full((2, 64), 0.5)), "support (Boolean())", "VAE"),
@@ -228,7 +231,7 @@ ACTIONS: dict[str, tuple[Callable[[], object], str, str]] = {
     "chunk_size zero": (lambda: log_marginal(chunk_size=0), "chunk_size", "≥ 1, got 0"),
     "negative seed": (lambda: log_marginal(seed=-1), "seed", "≥ 0, got -1"),
     "index to log_marginal out of range": (
-        lambda: log_marginal(fit=ppca("per-datapoint"), index=torch.tensor([0, 1, 999])),
+        lambda: log_marginal(pair=ppca("per-datapoint"), index=torch.tensor([0, 1, 999])),
         "0 … 105",
         "training set",
     ),
@@ -304,14 +307,14 @@ def posterior(index: Any = None, x: Any = X) -> ppvae.Posterior:
 
 
 def log_marginal(**changes: Any) -> Any:
-    return ppvae.log_marginal(**({"fit": ppca(), "x": X, "num_samples": 2} | changes))
+    return ppvae.log_marginal(**({"pair": ppca(), "x": X, "num_samples": 2} | changes))
 
 
 def bits(x: Tensor, **options: Any) -> Any:
     return ppvae.log_marginal(ppvae.load("vae"), x, num_samples=2, **options)
 
 
-def densities(**options: Any) -> ppvae.Densities:
+def densities(**options: Any) -> Densities:
     return ppvae.log_densities(ppca().model, ppca().posterior(X), X, **options)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from bad_places import YAML, enter, refused
 
-from ppvae.cli import COMMANDS as ALL
+from ppvae.cli.parser import COMMANDS as ALL
 
 
 @pytest.fixture(autouse=True)
@@ -603,7 +603,7 @@ def test_numbers_that_are_none(command: str, option: str, value: str, capsys: py
 
 
 def test_every_option_that_takes_a_number_is_tried() -> None:
-    from ppvae import cli
+    from ppvae.cli import parser as cli
 
     untried = []
     for command in ("fit", "compare", "evaluate", "sample"):
@@ -619,7 +619,7 @@ def test_every_option_that_takes_a_number_is_tried() -> None:
 
 
 def test_damaged_runs_are_listed_as_such(capsys: pytest.CaptureFixture[str]) -> None:
-    from ppvae.cli import main
+    from ppvae.cli.main import main
 
     assert main(["list", "--runs", "--folder", "."]) == 0
     out, err = capsys.readouterr()

@@ -15,12 +15,13 @@ import xarray as xr
 from torch import Tensor
 
 import ppvae
-from ppvae import Local, Phi, PpvaeError
-from ppvae.bdmc import bdmc
-from ppvae.evidence.ais import ais
-from ppvae.evidence.method import Question
+from ppvae import Local, PpvaeError
+from ppvae.diagnostics.bidirectional import bdmc
+from ppvae.evidence.methods.ais import ais
+from ppvae.evidence.problem import Problem
 from ppvae.models import GMM, PPCA
-from ppvae.sampling import sample
+from ppvae.pair.local import Phi
+from ppvae.tasks.sampling import sample
 
 BOUNDS = ("lower", "upper", "iwae_lower", "iwae_upper")
 STARTS = ("prior", "q")
@@ -90,7 +91,7 @@ def test_reverse_chains_are_forward_chains_backwards(linear: ppvae.Fit, start: s
     backwards, has infinite variance. z = 4.5 over 2 × 8 data: false alarms < 2e-4.
     """
     x = 1.5 * numbers(8, 5)
-    asked = Question(linear, x, None, 0, 1000)
+    asked = Problem(linear, x, None, 0, 1000)
     options: dict[str, Any] = {"num_temperatures": 6, "num_leapfrog": 2, "start": start}
     chains = ais(asked, **options)
     torch.manual_seed(71)
@@ -259,5 +260,5 @@ def test_what_it_does_not_apply_to() -> None:
     torch.manual_seed(13)
     with pytest.raises(PpvaeError, match="no continuous latent"):
         sandwich(fitted(GMM(5, 3), 5))
-    with pytest.raises(PpvaeError, match="fit must be"):
+    with pytest.raises(PpvaeError, match="pair must be"):
         bdmc(GMM(5, 3))  # type: ignore[arg-type]

@@ -17,10 +17,11 @@ from pictures import drawn, labels
 from torch import Tensor
 
 import ppvae
-from ppvae import PpvaeError, diagnostics_plots
-from ppvae.calibration import _uniformity, sbc
+from ppvae import PpvaeError, plots
+from ppvae.diagnostics.calibration import _histogram, _uniformity, sbc
+from ppvae.diagnostics.predictive import posterior_predictive_check
 from ppvae.models import GMM, PPCA, VAE
-from ppvae.predictive import posterior_predictive_check
+from ppvae.pair.local import Phi
 
 QUANTITIES = ["z[0]", "z[1]", "log p(z)", "log p(x|z)"]
 
@@ -175,14 +176,14 @@ class Pair(ppvae.Model):
             z = pyro.sample("z", dist.Normal(3 * k + self.shift, 1.0))
             pyro.sample("x", dist.Normal(z, 1.0), obs=x[:, 0])
 
-    def guide(self, x: Tensor, phi: ppvae.Phi) -> None:
+    def guide(self, x: Tensor, phi: Phi) -> None:
         with pyro.plate("data", len(x)):
             mean = phi["x"].unsqueeze(-1) / 2 + torch.tensor([0.0, 1.5], dtype=x.dtype)
             weight = torch.stack([torch.zeros_like(phi["logit"]), phi["logit"]], -1)
             q = dist.MixtureSameFamily(dist.Categorical(logits=weight), dist.Normal(mean, math.sqrt(0.5)))
             pyro.sample("z", q)
 
-    def exact_phi(self, x: Tensor) -> ppvae.Phi:
+    def exact_phi(self, x: Tensor) -> Phi:
         odds = math.log(0.3 / 0.7) + (x[:, 0] ** 2 - (x[:, 0] - 3) ** 2) / 4
         return {"logit": odds, "x": x[:, 0]}
 
@@ -204,7 +205,7 @@ def test_p_values_are_those_of_the_chi_square_test() -> None:
 
     generator = np.random.default_rng(3)
     rank = generator.integers(0, 100, size=(500, 4000))
-    chi2, p = _uniformity(rank, 99, 20)
+    chi2, p = _uniformity(*_histogram(rank, 99, 20))
     for i in range(3):
         counts = np.histogram(rank[:, i], bins=np.arange(0, 101, 5))[0]
         statistic, expected = chisquare(counts)
@@ -249,8 +250,8 @@ REFUSED: dict[str, dict[str, Any]] = {
     "num_draws": {"num_draws": 38},
     "num_draws ": {"num_draws": 50.0},
     "seed": {"seed": -1},
-    "fit must be": {"fit": 3},
-    "the guide has no latent": {"fit": "summed"},
+    "pair must be": {"pair": 3},
+    "the guide has no latent": {"pair": "summed"},
 }
 
 
@@ -263,9 +264,9 @@ def refused(named: str, call: Callable[[], Any]) -> None:
 
 @pytest.mark.parametrize("named", REFUSED)
 def test_bad_arguments_are_refused_in_one_line(named: str) -> None:
-    arguments = {"fit": linear(), "num_data": 20, "num_draws": 39, **REFUSED[named]}
-    if arguments["fit"] == "summed":
-        arguments["fit"] = trained(GMM(2, 3, assignment="summed"), torch.randn(30, 2))
+    arguments = {"pair": linear(), "num_data": 20, "num_draws": 39, **REFUSED[named]}
+    if arguments["pair"] == "summed":
+        arguments["pair"] = trained(GMM(2, 3, assignment="summed"), torch.randn(30, 2))
     refused(named, lambda: sbc(**arguments))
 
 
@@ -273,7 +274,7 @@ def test_bad_arguments_are_refused_in_one_line(named: str) -> None:
 
 
 def test_a_rank_histogram_holds_every_datum(exact: xr.Dataset, ax: Axes) -> None:
-    assert diagnostics_plots.rank_histogram(exact, ax, "z[0]") is ax
+    assert plots.rank_histogram(exact, ax, "z[0]") is ax
     heights = [cast(Any, bar).get_height() for bar in ax.patches]
     assert sum(heights) == 3000
     expected = np.histogram(exact["rank"].sel(quantity="z[0]"), bins=np.arange(0, 201, 10))[0]
@@ -285,18 +286,18 @@ def test_a_rank_histogram_holds_every_datum(exact: xr.Dataset, ax: Axes) -> None
 
 
 def test_coverage_names_what_leaves_the_band(exact: xr.Dataset, ax: Axes) -> None:
-    diagnostics_plots.coverage(exact, ax)
+    plots.coverage(exact, ax)
     assert labels(ax) == ["99% of calibrated q"]
     lines = [np.asarray(line.get_ydata()) for line in ax.get_lines()[1:]]
     np.testing.assert_array_equal(np.stack(lines), exact["coverage"].values)
     drawn(ax)
     narrow = Figure().subplots()
-    diagnostics_plots.coverage(sbc(linear(scaled(0.6)), num_data=1000), narrow)
+    plots.coverage(sbc(linear(scaled(0.6)), num_data=1000), narrow)
     assert {"z[0]", "z[1]"} <= set(labels(narrow))
 
 
 def test_pictures_of_something_else_are_refused(exact: xr.Dataset, ax: Axes) -> None:
-    refused("unknown quantity 'z'", lambda: diagnostics_plots.rank_histogram(exact, ax, "z"))
-    refused("what ppvae.sbc returns", lambda: diagnostics_plots.coverage(xr.Dataset(), ax))
-    refused("posterior_predictive_check returns", lambda: diagnostics_plots.predictive_check(exact, ax))
-    refused("what ppvae.latent_usage returns", lambda: diagnostics_plots.usage(cast(Any, None), ax))
+    refused("unknown quantity 'z'", lambda: plots.rank_histogram(exact, ax, "z"))
+    refused("what ppvae.sbc returns", lambda: plots.coverage(xr.Dataset(), ax))
+    refused("posterior_predictive_check returns", lambda: plots.predictive_check(exact, ax))
+    refused("what ppvae.latent_usage returns", lambda: plots.usage(cast(Any, None), ax))

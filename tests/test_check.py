@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 
 import ppvae
+from ppvae.errors import CheckError
+from ppvae.pair.guide_family import set_family
+from ppvae.pair.local import Phi
 
 LATENTS = 2
 
@@ -45,7 +48,7 @@ class Sound(ppvae.Model):
     def likelihood(self, z: Tensor) -> Any:
         return dist.Normal(self.net(z), 1.0).to_event(1)
 
-    def family(self, phi: ppvae.Phi) -> Any:
+    def family(self, phi: Phi) -> Any:
         return dist.Normal(phi["loc"], phi["scale"]).to_event(1)
 
     def model(self, x: Tensor) -> None:
@@ -53,14 +56,14 @@ class Sound(ppvae.Model):
             z = pyro.sample("z", self.prior(x))
             pyro.sample("x", self.likelihood(z), obs=x)
 
-    def guide(self, x: Tensor, phi: ppvae.Phi) -> None:
+    def guide(self, x: Tensor, phi: Phi) -> None:
         with pyro.plate("data", len(x)):
             pyro.sample("z", self.family(phi))
 
 
 def complaint(model: ppvae.Model, x: Tensor) -> str:
     """The message of the CheckError that `check` must raise: one line."""
-    with pytest.raises(ppvae.CheckError) as caught:
+    with pytest.raises(CheckError) as caught:
         ppvae.check(model, x)
     message = str(caught.value)
     assert "\n" not in message
@@ -82,7 +85,7 @@ class ZWithoutToEvent(Sound):
 
 
 class QWithoutToEvent(Sound):
-    def family(self, phi: ppvae.Phi) -> Any:
+    def family(self, phi: Phi) -> Any:
         return dist.Normal(phi["loc"], phi["scale"])
 
 
@@ -114,7 +117,7 @@ class ParamInModel(Sound):
 
 
 class ParamInGuide(Sound):
-    def family(self, phi: ppvae.Phi) -> Any:
+    def family(self, phi: Phi) -> Any:
         return dist.Normal(phi["loc"], pyro.param("width", torch.ones(2))).to_event(1)
 
 
@@ -138,22 +141,22 @@ class PyroWeight(Sound):
 
 
 class MeanOverData(Sound):
-    def family(self, phi: ppvae.Phi) -> Any:
+    def family(self, phi: Phi) -> Any:
         return dist.Normal(phi["loc"].mean(0), phi["scale"]).to_event(1)
 
 
 class FirstRowForAll(Sound):
-    def family(self, phi: ppvae.Phi) -> Any:
+    def family(self, phi: Phi) -> Any:
         return dist.Normal(phi["loc"][:1], phi["scale"][:1]).to_event(1)
 
 
 class NoBatchDimension(Sound):
-    def family(self, phi: ppvae.Phi) -> Any:
+    def family(self, phi: Phi) -> Any:
         return dist.Normal(phi["loc"][0], phi["scale"][0]).to_event(1)
 
 
 class OneScaleForAll(Sound):
-    def family(self, phi: ppvae.Phi) -> Any:
+    def family(self, phi: Phi) -> Any:
         return dist.Normal(phi["loc"], phi["scale"].mean()).to_event(1)
 
 
@@ -194,7 +197,7 @@ class OtherNameInModel(Sound):
 
 
 class OtherNameInGuide(Sound):
-    def guide(self, x: Tensor, phi: ppvae.Phi) -> None:
+    def guide(self, x: Tensor, phi: Phi) -> None:
         with pyro.plate("items", len(x)):
             pyro.sample("z", self.family(phi))
 
@@ -222,7 +225,7 @@ class ObservedOutside(Sound):
 
 
 class GuideWithoutPlate(Sound):
-    def guide(self, x: Tensor, phi: ppvae.Phi) -> None:
+    def guide(self, x: Tensor, phi: Phi) -> None:
         pyro.sample("z", self.family(phi))
 
 
@@ -235,7 +238,7 @@ class TwoPlates(Sound):
 
 
 class GuideHasMore(Sound):
-    def guide(self, x: Tensor, phi: ppvae.Phi) -> None:
+    def guide(self, x: Tensor, phi: Phi) -> None:
         with pyro.plate("data", len(x)):
             pyro.sample("z", self.family(phi))
             pyro.sample("extra", dist.Normal(x.new_zeros(()), 1.0))
@@ -250,14 +253,14 @@ class GuideHasLess(Sound):
 
 
 class GuideObserves(Sound):
-    def guide(self, x: Tensor, phi: ppvae.Phi) -> None:
+    def guide(self, x: Tensor, phi: Phi) -> None:
         with pyro.plate("data", len(x)):
             pyro.sample("z", self.family(phi))
             pyro.sample("x", dist.Normal(torch.zeros_like(x), 1.0).to_event(1), obs=x)
 
 
 class UndeclaredEntry(Sound):
-    def family(self, phi: ppvae.Phi) -> Any:
+    def family(self, phi: Phi) -> Any:
         return dist.Normal(phi["loc"], phi["width"]).to_event(1)
 
 
@@ -303,7 +306,7 @@ class RandomModel(Sound):
 
 
 class RandomGuide(Sound):
-    def family(self, phi: ppvae.Phi) -> Any:
+    def family(self, phi: Phi) -> Any:
         return dist.Normal(phi["loc"] + torch.randn_like(phi["loc"]), 1.0).to_event(1)
 
 
@@ -323,7 +326,7 @@ class CentredData(Sound):
 
 
 class CentredPhi(Sound):
-    def family(self, phi: ppvae.Phi) -> Any:
+    def family(self, phi: Phi) -> Any:
         return dist.Normal(phi["loc"] - phi["loc"].mean(0), phi["scale"]).to_event(1)
 
 
@@ -442,7 +445,7 @@ def test_the_fault_is_found_and_named(fault: Callable[[], ppvae.Model], words: l
 def test_fit_refuses_what_check_refuses(fault: Callable[[], ppvae.Model]) -> None:
     """With the same error in one line, before it trains or builds anything."""
     x = data()
-    with pytest.raises(ppvae.CheckError) as caught:
+    with pytest.raises(CheckError) as caught:
         ppvae.fit(fault(), ppvae.Data("a few", x, x, x, "gaussian", "real"), progress=False)
     assert "\n" not in str(caught.value)
 
@@ -471,7 +474,7 @@ class LayeredGuide(Sound):
         super().__init__()
         self.layer = nn.Sequential(nn.Linear(LATENTS, 3), layer, nn.Linear(3, LATENTS))
 
-    def family(self, phi: ppvae.Phi) -> Any:
+    def family(self, phi: Phi) -> Any:
         return dist.Normal(self.layer(phi["loc"]), phi["scale"]).to_event(1)
 
 
@@ -524,7 +527,7 @@ def test_x_must_be_data(x: Any) -> None:
 def test_the_model_must_be_a_model() -> None:
     """Any other module is refused by its type."""
     module: Any = nn.Linear(2, 2)
-    with pytest.raises(ppvae.CheckError, match=r"ppvae\.Model, got Linear"):
+    with pytest.raises(CheckError, match=r"ppvae\.Model, got Linear"):
         ppvae.check(module, data())
 
 
@@ -659,7 +662,7 @@ class Discrete(Sound):
             mean = k.unsqueeze(-1) * x.new_ones(3)
             pyro.sample("x", dist.Normal(mean, 1.0).to_event(1), obs=x)
 
-    def guide(self, x: Tensor, phi: ppvae.Phi) -> None:
+    def guide(self, x: Tensor, phi: Phi) -> None:
         with pyro.plate("data", len(x)):
             pyro.sample("k", dist.Categorical(logits=phi["logits"]), infer={"enumerate": "parallel"})
 
@@ -723,9 +726,9 @@ def test_double_precision_passes() -> None:
 
 def test_a_prepared_model_passes() -> None:
     """The default family that `prepare` built is the model's own from then on."""
-    model = ppvae.prepare(GenerativeOnly(), data())
+    model = set_family(GenerativeOnly(), data())
     ppvae.check(model, data())
-    assert ppvae.prepare(model, data()) is model
+    assert set_family(model, data()) is model
 
 
 ZOO: list[tuple[str, dict[str, Any]]] = [
@@ -779,7 +782,7 @@ def test_check_leaves_no_trace(make: Callable[[], ppvae.Model], untouched: Untou
     with untouched(model):
         try:
             ppvae.check(model, data())
-        except ppvae.CheckError:
+        except CheckError:
             assert make not in (Sound, GenerativeOnly)
         else:
             assert make in (Sound, GenerativeOnly)

@@ -18,11 +18,13 @@ import yaml
 from conftest import Untouched
 
 import ppvae
-from ppvae import cli
-from ppvae.fitting import fit
-from ppvae.planning import option_names_of_fit
+from ppvae.cli import main as cli
+from ppvae.cli import parser
+from ppvae.comparison.plan import option_names_of_fit
+from ppvae.data.loading import list_data
 from ppvae.randomness import block_seed
-from ppvae.results import Row, read_results
+from ppvae.runs.results import Row, read_results
+from ppvae.training.fitting import fit
 
 USER_FILE = '''"""Files of a user may say what they like here."""
 
@@ -109,7 +111,7 @@ def timeless(row: Row) -> dict[str, Any]:
 
 def test_list_names_everything_with_its_first_line(run: Run) -> None:
     out = run("list")
-    for name in (*ppvae.list_models(), *ppvae.list_inference(), *ppvae.list_data()):
+    for name in (*ppvae.list_models(), *ppvae.list_inference(), *list_data()):
         assert re.search(rf"^\s+{name}\s", out, re.MULTILINE)
     assert "Gaussian mixture model." in out
     assert "one row φᵢ a datapoint" in out
@@ -340,7 +342,7 @@ def test_help_explains_every_option(command: str, capsys: pytest.CaptureFixture[
         assert option in shown
         assert squeezed(text).rstrip(".")[:40] in squeezed(shown)
     assert (inspect.getdoc(function) or "").partition("\n")[0] in shown
-    subject = cli._SUBJECT.get(command)
+    subject = parser._SUBJECT.get(command)
     assert subject is None or re.search(rf"usage: ppvae {command} \[?{subject.upper()}\]? \[options\]", shown)
 
 
@@ -369,7 +371,7 @@ def test_help_of_the_whole_lists_the_commands(capsys: pytest.CaptureFixture[str]
 
 def options_of(command: str) -> Any:
     """The parser of a command alone."""
-    top: Any = cli.parser(command)
+    top: Any = parser.parser(command)
     return top._subcommands_action._name_parser_map[command]
 
 
@@ -381,7 +383,7 @@ def test_fit_has_the_arguments_and_defaults_of_python() -> None:
     # data and model are named, a resumed run is named too, and those that need no name may be left out
     for name in (theirs.keys() & ours.keys()) - {"model", "data", "resume"}:
         assert ours[name] == theirs[name].default
-    kinds = cli._kinds(fit)
+    kinds = parser._kinds(fit)
     known = options_of("fit").kinds
     for name in (theirs.keys() & ours.keys()) - {"model", "data", "resume", "run_dir", "inference_options"}:
         assert known[name] == kinds[name]
@@ -389,7 +391,7 @@ def test_fit_has_the_arguments_and_defaults_of_python() -> None:
 
 def test_evaluate_has_the_arguments_and_defaults_of_python() -> None:
     ours, theirs = (inspect.signature(f).parameters for f in (cli.COMMANDS["evaluate"], ppvae.log_marginal))
-    assert not theirs.keys() - ours.keys() - {"fit", "x", "index", "chunk_size", "progress", "options", "smooth"}
+    assert not theirs.keys() - ours.keys() - {"pair", "x", "index", "chunk_size", "progress", "options", "smooth"}
     for name in (theirs.keys() & ours.keys()) - {"method"}:  # what judges is careful, what is called does as it is told
         assert ours[name].default == theirs[name].default
 
@@ -586,7 +588,7 @@ def test_a_fault_of_ours_is_one_line_too(monkeypatch: pytest.MonkeyPatch, capsys
     def broken() -> None:
         raise ZeroDivisionError("one\ntwo")
 
-    monkeypatch.setitem(cli.COMMANDS, "list", broken)
+    monkeypatch.setitem(cli.COMMANDS._entries, "list", broken)
     assert cli.main(["list"]) == 2
     out, err = capsys.readouterr()
     assert (out, err) == ("", "ppvae: error: ZeroDivisionError: one two (--debug shows where)\n")
@@ -598,7 +600,7 @@ def test_an_interrupt_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     def interrupted() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli.COMMANDS, "list", interrupted)
+    monkeypatch.setitem(cli.COMMANDS._entries, "list", interrupted)
     assert cli.main(["list"]) == 130
     assert capsys.readouterr().err == "ppvae: interrupted\n"
 

@@ -22,12 +22,17 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 import ppvae
-from ppvae import plots, table
-from ppvae.data import Data
-from ppvae.evaluation import evaluate
-from ppvae.planning import Job, plan
-from ppvae.results import Row, read_results, write_results
-from ppvae.saving import versions
+from ppvae import plots
+from ppvae.comparison.evaluation import evaluate
+from ppvae.comparison.job import Job
+from ppvae.comparison.plan import plan
+from ppvae.comparison.run import Comparison
+from ppvae.data.dataset import Data
+from ppvae.report.table import tables
+from ppvae.runs import averages
+from ppvae.runs.averages import lines
+from ppvae.runs.folder import versions
+from ppvae.runs.results import Row, read_results, write_results
 
 DOCUMENTED = """model, inference, seed, data, treatment, split, num_data, elbo, elbo_mc_se, iwae_bound, log_marginal,
 log_marginal_mc_se, log_marginal_data_se, log_marginal_method, num_samples, ess_median, ess_min,
@@ -46,7 +51,7 @@ def data(name: str, treatment: str | None = None) -> Data:
     return ppvae.load_data(name, treatment=treatment)
 
 
-def compare(models: Any = "ppca", inference: Any = "exact", **changes: Any) -> ppvae.Comparison:
+def compare(models: Any = "ppca", inference: Any = "exact", **changes: Any) -> Comparison:
     arguments: dict[str, Any] = {"data": data("iris"), "seeds": [0], "num_samples": 30, "max_epochs": 2}
     arguments |= {"progress": False, **changes}
     return ppvae.compare(models, inference, **arguments)
@@ -493,7 +498,7 @@ def test_unreadable_results_are_refused_in_one_line(what: str, tmp_path: Path) -
 def test_an_interrupted_comparison_leaves_the_rows_done(
     failure: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = importlib.import_module("ppvae.compare")
+    module = importlib.import_module("ppvae.comparison.executors.processes")
     done = module.run
 
     def run(job: Job, *arguments: Any, **judged: Any) -> Row:
@@ -521,7 +526,7 @@ def test_a_first_fit_that_fails_leaves_the_disk_as_it_was(
         raise failure("no luck")
 
     with monkeypatch.context() as patch:
-        patch.setattr("ppvae.training.Training._step", step)
+        patch.setattr("ppvae.training.loop.Training._step", step)
         with pytest.raises(failure, match="no luck"):
             compare(run_dir=tmp_path / "deep" / "er")
         assert not list(tmp_path.iterdir())
@@ -534,7 +539,7 @@ def test_a_first_fit_that_fails_leaves_the_disk_as_it_was(
         if resume:
             with pytest.MonkeyPatch.context() as killed:
                 killed.setattr(
-                    importlib.import_module("ppvae.compare"), "_discard", lambda *arguments: None
+                    importlib.import_module("ppvae.comparison.run"), "discard", lambda *arguments: None
                 )  # as a kill would have it
                 with pytest.raises(failure):
                     compare(run_dir=tmp_path / "mine")
@@ -612,14 +617,14 @@ def test_what_is_refused_is_refused_before_anything_is_written(
 
 def show(rows: list[Row]) -> str:
     console = Console(file=io.StringIO(), width=160)
-    for one in table.tables(rows):
+    for one in tables(rows):
         console.print(one)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
 
 def ranking(rows: list[Row]) -> dict[tuple[str, str], list[str]]:
-    return {key: [f"{line.model} {line.inference}" for line in group] for key, group in table.lines(rows).items()}
+    return {key: [f"{line.model} {line.inference}" for line in group] for key, group in lines(rows).items()}
 
 
 def test_ranks_are_within_one_treatment_of_one_data_set() -> None:
@@ -636,24 +641,24 @@ def test_ranks_are_within_one_treatment_of_one_data_set() -> None:
         ("mnist", "static"): ["worse amortized"],
     }
     assert ranking(rows) == ranking(rows[::-1]) == expected
-    titles = [str(one.title) for one in table.tables(rows)]
+    titles = [str(one.title) for one in tables(rows)]
     assert [title.partition(",")[0] for title in titles] == [
         "digits (static)",
         "digits (threshold)",
         "mnist (static)",
     ]
     assert all("nats/datum" in title for title in titles)
-    assert [one.row_count for one in table.tables(rows)] == [2, 2, 1]
+    assert [one.row_count for one in tables(rows)] == [2, 2, 1]
 
 
 def test_ranks_are_by_the_mean_over_seeds() -> None:
     rows = [a_row(model="a", seed=seed, log_marginal=value) for seed, value in enumerate((-10.0, -30.0))]
     rows += [a_row(model="b", seed=seed, log_marginal=value) for seed, value in enumerate((-18.0, -19.0))]
-    (group,) = table.lines(rows).values()
+    (group,) = lines(rows).values()
     assert [line.model for line in group] == ["b", "a"]
     a = group[1]
-    assert a.mean(table.log_marginal) == -20
-    assert a.spread(table.log_marginal) == pytest.approx(math.sqrt(200))
+    assert a.mean(averages.log_marginal) == -20
+    assert a.spread(averages.log_marginal) == pytest.approx(math.sqrt(200))
     assert a.sampling_error(lambda row: row.log_marginal_mc_se) == pytest.approx(0.02 / math.sqrt(2))
 
 
@@ -694,7 +699,7 @@ def test_names_in_a_table_are_no_markup() -> None:
 
 
 def test_no_rows_give_no_table() -> None:
-    assert table.tables([]) == []
+    assert tables([]) == []
 
 
 # Pictures
@@ -703,7 +708,7 @@ def test_no_rows_give_no_table() -> None:
 def draw(rows: list[Row]) -> tuple[Axes, Axes]:
     """(the axes given, the axes returned) for the first treatment of the rows."""
     ax = Figure().subplots()
-    group = next(iter(table.lines(rows).values()))
+    group = next(iter(lines(rows).values()))
     return ax, plots.bounds(group, ax)
 
 

@@ -11,7 +11,7 @@ from pyro.distributions import Normal
 from torch import Tensor
 
 import ppvae
-from ppvae import scoring
+from ppvae.distributions import fast
 
 compiler = pytest.mark.skipif(
     shutil.which("g++") is None and shutil.which("clang++") is None, reason="torch.compile needs a C++ compiler"
@@ -76,8 +76,8 @@ def test_products_of_bernoulli_factors(shape: tuple[int, ...], dtype: torch.dtyp
     with torch.no_grad(), pyro.validation_enabled(False):
         exact = dist.Independent(dist.Bernoulli(logits=logits.double()), len(shape)).log_prob(value.double())
         fn = dist.Independent(dist.Bernoulli(logits=logits, validate_args=False), len(shape))
-        with scoring.fused():
-            found = scoring.log_prob(fn, value)
+        with fast.fused():
+            found = fast.log_prob(fn, value)
     # a term is off by an eps of its own size, and Σ by no more than all of them
     most = logits.abs().double().flatten(1).sum(-1) + math.prod(shape)
     assert bool(((found.double() - exact).abs() <= 4 * torch.finfo(dtype).eps * most).all())
@@ -92,10 +92,10 @@ def test_gradient_of_products_of_bernoulli_factors(shape: tuple[int, ...], dtype
     logits[0], logits[1], logits[2] = 1e4, -1e4, 0.0
     value = torch.bernoulli(torch.full(shape, 0.4, dtype=dtype))
     logits.requires_grad_()
-    with pyro.validation_enabled(False), scoring.fused():
+    with pyro.validation_enabled(False), fast.fused():
         fn = dist.Independent(dist.Bernoulli(logits=logits, validate_args=False), len(shape))
         weights = torch.arange(1.0, 8.0, dtype=dtype)
-        (found,) = torch.autograd.grad((weights * scoring.log_prob(fn, value)).sum(), [logits])
+        (found,) = torch.autograd.grad((weights * fast.log_prob(fn, value)).sum(), [logits])
     exact = value.double() - torch.sigmoid(logits.detach().double())
     exact *= weights.double().view(-1, *[1] * len(shape))
     # a few roundings of numbers up to 1, times the weight

@@ -15,10 +15,11 @@ from test_compiled import Branching, compiler
 from torch import Tensor, nn
 
 import ppvae
-from ppvae.cli import main
-from ppvae.compiled import CompiledEstimate
-from ppvae.saving import CONFIG
-from ppvae.training import Training
+from ppvae.cli.main import main
+from ppvae.errors import NonFiniteError
+from ppvae.runs.folder import CONFIG
+from ppvae.training.compiled import CompiledEstimate
+from ppvae.training.loop import Training
 
 BATCH, WHOLE = 40, 2  # 110 data: two whole batches and a part of one
 
@@ -213,7 +214,7 @@ def test_a_nan_is_blamed_on_the_site_that_it_came_from() -> None:
     """In a compiled step after the first, whose densities nobody has seen."""
     said = []
     for compile in (False, True):
-        with pytest.raises(ppvae.NonFiniteError, match=r"loss became nan at step [1-9]\d*: .*site x\b") as caught:
+        with pytest.raises(NonFiniteError, match=r"loss became nan at step [1-9]\d*: .*site x\b") as caught:
             fit(Breaking, compile, data=two(), batch_size=10, lr=0.2, max_epochs=9)
         said.append(str(caught.value))
     assert said[0] == said[1]

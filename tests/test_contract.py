@@ -20,10 +20,15 @@ from conftest import Untouched, bounds, identical, weights, z_statistic
 from torch import Tensor, nn
 
 import ppvae
-from ppvae.family import prepare
-from ppvae.model import overrides
-from ppvae.objectives import KL
-from ppvae.registry import model_class, option_names, strategy_class
+from ppvae.errors import NonFiniteError
+from ppvae.options import option_names
+from ppvae.pair.guide_family import set_family
+from ppvae.pair.model import overrides
+from ppvae.pair.zoo import model_class
+from ppvae.variational.bound import Bound
+from ppvae.variational.estimator import Estimator
+from ppvae.variational.objective import KL, elbo
+from ppvae.variational.strategy import strategy_class
 
 #: a learning rate at which no weight moves
 STILL = 1e-30
@@ -128,13 +133,13 @@ CASES = {
 
 def refused(model: str, inference: str) -> bool:
     """Exact inference needs a model that knows its posterior, or has nothing left to infer."""
-    made = prepare(CASES[model].make(), CASES[model].data().train)
+    made = set_family(CASES[model].make(), CASES[model].data().train)
     return inference == "exact" and bool(made.phi) and not overrides(made, "exact_phi")
 
 
 ALL = [(model, inference) for model in CASES for inference in ppvae.list_inference()]
 PAIRS = [pair for pair in ALL if not refused(*pair)]
-ROWS = [pair for pair in PAIRS if strategy_class(pair[1]).refuses_dynamic]
+ROWS = [pair for pair in PAIRS if strategy_class(pair[1]).has_rows]
 pairs = pytest.mark.parametrize(("model", "inference"), PAIRS)
 
 
@@ -174,7 +179,7 @@ def quick(model: str, inference: str, **options: Any) -> ppvae.Fit:
 
 def of_training_data(fit: ppvae.Fit, x: Tensor) -> ppvae.Posterior:
     """q of the first len(x) training data, as training left it."""
-    index = torch.arange(len(x)) if fit.strategy.refuses_dynamic else None
+    index = torch.arange(len(x)) if fit.strategy.has_rows else None
     return fit.posterior(x, index)
 
 
@@ -182,7 +187,7 @@ def bound(fit: ppvae.Fit, posterior: ppvae.Posterior, x: Tensor, particles: int 
     """The ELBO of each datum on fixed noise, [B]."""
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(1)
-        return ppvae.elbo(ppvae.log_densities(fit.model, posterior, x, particles), kl="analytic")
+        return elbo(ppvae.log_densities(fit.model, posterior, x, particles), kl="analytic")
 
 
 # Every pair
@@ -231,16 +236,16 @@ def descend(model: str, inference: str, index: Tensor, steps: int = 4) -> tuple[
         made = CASES[model].make()
         if overrides(made, "start"):
             made.start(x)
-        strategy = strategy_class(inference)(prepare(made, x), x)
+        strategy = strategy_class(inference)(set_family(made, x), x)
         optimizer = torch.optim.Adam([*made.parameters(), *strategy.dense_parameters()], lr=0.01)
         reached = set()
         for _ in range(steps):
             optimizer.zero_grad()
-            phi = strategy(ppvae.Batch(x[index], index), ppvae.Bound(made, x[index], ppvae.Estimator(kl="mc")))
+            phi = strategy(ppvae.Batch(x[index], index), Bound(made, x[index], Estimator(kl="mc")))
             densities = ppvae.log_densities(made, ppvae.Posterior(made, phi), x[index])
-            (-ppvae.elbo(densities, kl="analytic").mean()).backward()
+            (-elbo(densities, kl="analytic").mean()).backward()
             optimizer.step()
-            strategy.after_backward()
+            strategy.step_rows()
             reached |= {name for name, p in _parameters(made, strategy) if p.grad is not None and bool(p.grad.any())}
     return made, strategy, reached
 
@@ -299,7 +304,7 @@ def test_the_exact_bound_is_log_p(model: str, inference: str) -> None:
     result, x = fitted(model, inference), CASES[model].data().train
     with torch.no_grad(), torch.random.fork_rng():
         densities = ppvae.log_densities(result.model, result.posterior(x), x, 3)
-        torch.testing.assert_close(ppvae.elbo(densities, kl="mc"), result.model.log_prob(x), rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(elbo(densities, kl="mc"), result.model.log_prob(x), rtol=1e-4, atol=1e-3)
 
 
 @pairs
@@ -341,7 +346,7 @@ def test_densities_belong_to_the_datum(model: str, inference: str) -> None:
 def test_log_marginal_does_not_depend_on_chunk_size(model: str, inference: str) -> None:
     """Up to rounding; the data span two blocks of random numbers where there are enough, the draws three."""
     result, x = fitted(model, inference), CASES[model].data().train[:103]
-    index = torch.arange(len(x)) if result.strategy.refuses_dynamic else None
+    index = torch.arange(len(x)) if result.strategy.has_rows else None
     whole, *cut = (
         ppvae.log_marginal(result, x, index, num_samples=47, chunk_size=size) for size in (10**6, 1, 350, 1500)
     )
@@ -583,7 +588,7 @@ def test_nan_stops_training(inference: str) -> None:
     """The message names the step and the site, in one line: w passes 1 in the second step, which the third one sees."""
     x = 1e-3 * torch.randn(20, 1, generator=torch.Generator().manual_seed(0))
     data = ppvae.Data("narrow", x, x[:4], x[:4], "gaussian", "real")
-    with pytest.raises(ppvae.NonFiniteError, match=r"loss became nan at step 2: .*site x\b") as caught:
+    with pytest.raises(NonFiniteError, match=r"loss became nan at step 2: .*site x\b") as caught:
         fit_own(Plunge(), data, inference, lr=0.1)
     assert "\n" not in str(caught.value)
 
@@ -611,7 +616,7 @@ def test_nan_in_the_validation_bound_names_the_site_too() -> None:
     """Where only a validation datum breaks the model, its site is named, although every training density is finite."""
     x = torch.rand(20, 1, generator=torch.Generator().manual_seed(0)) + 0.5
     data = ppvae.Data("half line", x, torch.cat([x[:3], -x[:1]]), x[:4], "gaussian", "real")
-    with pytest.raises(ppvae.NonFiniteError, match=r"validation bound became nan at step 1: .*site x\b"):
+    with pytest.raises(NonFiniteError, match=r"validation bound became nan at step 1: .*site x\b"):
         fit_own(OneSided(), data, "amortized", eval_every=1)
 
 

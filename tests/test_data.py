@@ -20,8 +20,11 @@ from sklearn.datasets import load_digits
 from sklearn.utils import check_random_state
 from torch import Tensor
 
-from ppvae import _torchvision
-from ppvae.data import LIKELIHOODS, SPLITS, Data, list_data, load_data
+from ppvae import vision
+from ppvae.data.dataset import Data
+from ppvae.data.loading import list_data, load_data
+from ppvae.data.readers import SPLITS
+from ppvae.data.treatment import LIKELIHOODS
 from ppvae.errors import PpvaeError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -663,7 +666,7 @@ def test_without_network_the_message_says_which_files_go_where(
         print("progress")
         raise RuntimeError("no route\nto host")
 
-    monkeypatch.setattr(_torchvision.torchvision().datasets.MNIST, "download", download)
+    monkeypatch.setattr(vision.torchvision().datasets.MNIST, "download", download)
     for given, root in ((None, tmp_path / "root"), (tmp_path / "other", tmp_path / "other")):
         message = refusal(lambda given=given: load_data(name, root=given))
         assert "(no route to host)" in message
@@ -675,7 +678,7 @@ def test_without_network_the_message_says_which_files_go_where(
 
 
 def test_the_default_root_is_the_users_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_torchvision.torchvision().datasets.MNIST, "download", lambda self: 1 / 0)
+    monkeypatch.setattr(vision.torchvision().datasets.MNIST, "download", lambda self: 1 / 0)
     monkeypatch.setenv("HOME", str(tmp_path))
     for value in (None, ""):
         if value is None:
@@ -719,7 +722,7 @@ def test_damaged_idx_files(images: bytes, labels: bytes, tmp_path: Path) -> None
 PRELUDE = """
 import sys, torch, ppvae.data
 assert "torchvision" not in sys.modules, "torchvision is imported before it is needed"
-from ppvae import _torchvision
+from ppvae import vision
 """
 
 
@@ -733,10 +736,10 @@ def run(script: str) -> None:
 
 def test_torchvision_imports_whatever_the_builds() -> None:
     run("""
-first, second = _torchvision.torchvision(), _torchvision.torchvision()
+first, second = vision.torchvision(), vision.torchvision()
 import torchvision
 assert first is second is torchvision
-assert len(_torchvision._declared) <= 1
+assert len(vision._declared) <= 1
 assert torchvision.utils.make_grid(torch.zeros(4, 1, 2, 2)).shape == (3, 6, 18)
 assert torchvision.datasets.MNIST is sys.modules["torchvision.datasets.mnist"].MNIST
 """)
@@ -748,12 +751,12 @@ try:
     import torchvision
 except RuntimeError:  # the builds differ: stand in for one that has the operators
     library = torch.library.Library("torchvision", "FRAGMENT")
-    for schema in _torchvision._SCHEMAS.values():
+    for schema in vision._SCHEMAS.values():
         library.define(schema)
     for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
         del sys.modules[name]
-_torchvision.torchvision()
-assert _torchvision._declared == []
+vision.torchvision()
+assert vision._declared == []
 """)
 
 
@@ -761,8 +764,8 @@ def test_other_errors_of_torchvision_pass_through(monkeypatch: pytest.MonkeyPatc
     def broken() -> None:
         raise RuntimeError("another reason")
 
-    declared = list(_torchvision._declared)
-    monkeypatch.setattr(_torchvision, "_import", broken)
+    declared = list(vision._declared)
+    monkeypatch.setattr(vision, "_import", broken)
     with pytest.raises(RuntimeError, match="another reason"):
-        _torchvision.torchvision()
-    assert _torchvision._declared == declared
+        vision.torchvision()
+    assert vision._declared == declared

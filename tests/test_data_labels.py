@@ -9,7 +9,8 @@ import pytest
 import torch
 from test_data import identical, refusal
 
-from ppvae.data import Data, load_data
+from ppvae.data.dataset import Data
+from ppvae.data.loading import load_data
 
 SPECIES = ["virginica", "setosa", "versicolor"]
 

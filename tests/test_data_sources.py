@@ -15,8 +15,10 @@ from PIL import Image
 from test_data import identical, refusal
 from torch import Tensor
 
-from ppvae import _torchvision
-from ppvae.data import SOURCES, Data, load_data
+from ppvae import vision
+from ppvae.catalogue import SOURCES
+from ppvae.data.dataset import Data
+from ppvae.data.loading import load_data
 
 BACKGROUND = {"Greek": 3, "Arabic": 2}  # alphabet → characters, of 4 images each
 EVALUATION = {"Tibetan": 2}
@@ -80,7 +82,7 @@ def test_kmnist_is_read_as_mnist_is(root: Path) -> None:
         assert torch.equal(data.splits[split][:, 1], (rows % 256) / 255)
         assert torch.equal(data.labels[split], rows % 10)
     assert float(data.train[:, 2:].max()) == 0
-    assert SOURCES["kmnist"][1] == "static"
+    assert SOURCES.facts("kmnist")["treatment"] == "static"
 
 
 # Omniglot
@@ -141,7 +143,7 @@ def test_omniglot(pages: dict[str, list], root: Path) -> None:
 
 
 def test_omniglot_has_the_images_of_torchvision(pages: dict[str, list], root: Path, monkeypatch: Any) -> None:
-    kind = _torchvision.torchvision().datasets.Omniglot
+    kind = vision.torchvision().datasets.Omniglot
     monkeypatch.setattr(kind, "_check_integrity", lambda self: True)  # of archives, which are not here
     ours, theirs = load_data("omniglot", treatment="real"), load_data((kind(root), kind(root, background=False)))
     assert theirs.train.shape == (17, 105 * 105)
@@ -159,7 +161,7 @@ def test_omniglot_takes_the_whole_sets_valid_from_2000_images(monkeypatch: pytes
         x[:, 0] = torch.arange(19280) / 19280
         return (x, torch.arange(19280) // 20), (torch.zeros(13180, 784), 964 + torch.arange(13180) // 20)
 
-    monkeypatch.setattr(_torchvision, "omniglot", blank)
+    monkeypatch.setattr("ppvae.data.sources.omniglot.read_omniglot", blank)
     data = load_data("omniglot", treatment="real")
     assert [len(x) for x in data.splits.values()] == [17280, 2000, 13180]
     assert data.labels is not None
@@ -190,7 +192,7 @@ def test_omniglots_archives_are_unpacked(
         sums[part] = hashlib.md5(archive.read_bytes()).hexdigest()
     archive = place / "images_evaluation.zip"
     intact = archive.read_bytes()
-    monkeypatch.setattr(_torchvision.torchvision().datasets.Omniglot, "zips_md5", sums)
+    monkeypatch.setattr(vision.torchvision().datasets.Omniglot, "zips_md5", sums)
     archive.write_bytes(intact[:-9])
     assert "cannot download Omniglot" in refusal(lambda: load_data("omniglot"))  # cut short: to be downloaded again
     sums["images_evaluation"] = hashlib.md5(intact[:-9]).hexdigest()

@@ -14,8 +14,9 @@ from test_data import identical, refusal
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
-from ppvae import _torchvision
-from ppvae.data import Data, load_data
+from ppvae import vision
+from ppvae.data.dataset import Data
+from ppvae.data.loading import load_data
 
 
 class Items(Dataset):
@@ -180,7 +181,7 @@ def test_images_of_0_and_1_only_are_binary() -> None:
 
 
 def test_a_torchvision_set_is_as_the_named_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = _torchvision.torchvision().datasets.FakeData(size=20, image_size=(3, 4, 5), num_classes=3)
+    fake = vision.torchvision().datasets.FakeData(size=20, image_size=(3, 4, 5), num_classes=3)
     data = load_data(fake)
     assert (data.name, data.event_shape) == ("FakeData", (60,))
     assert data.labels is not None

@@ -12,8 +12,11 @@ import torch
 from torch import Tensor
 
 import ppvae
-from ppvae import Densities, Phi, Posterior, PpvaeError, log_densities
+from ppvae import Posterior, PpvaeError, log_densities
 from ppvae.models import DLGM, PPCA, VAE
+from ppvae.pair.densities import Densities
+from ppvae.pair.local import Phi
+from ppvae.variational.objective import elbo
 
 PAIRS: dict[str, Callable[[], ppvae.Model]] = {
     "vae": lambda: VAE(4, 2, hidden=(8,)),
@@ -47,7 +50,7 @@ def test_every_density_is_particles_by_data(name: str, particles: int, batch: in
         assert term.dtype == torch.float64
     assert all(value.shape[:2] == (particles, batch) and value.dim() == 3 for value in d.values.values())
     torch.testing.assert_close(d.log_weight, torch.full_like(d.log_weight, -math.log(particles)))
-    assert ppvae.elbo(d).shape == (batch,)
+    assert elbo(d).shape == (batch,)
     assert not d.enumerated
 
 
@@ -119,7 +122,7 @@ def test_draws_are_those_of_q() -> None:
 def test_bound_refuses_an_unknown_kl() -> None:
     model, posterior, x = make("vae")
     with pytest.raises(PpvaeError, match="kl must be 'analytic' or 'mc', got 'exact'"):
-        ppvae.elbo(log_densities(model, posterior, x), kl=cast(Any, "exact"))
+        elbo(log_densities(model, posterior, x), kl=cast(Any, "exact"))
 
 
 # -- refusals: each message is one line that names the thing
@@ -280,4 +283,4 @@ def test_a_program_without_model_or_guide_says_so() -> None:
 
     phi: Phi = {}
     assert "Empty has no model(self, x)" in refusal(lambda: score(Empty()))
-    assert "ppvae.prepare" in refusal(lambda: score(guide=Posterior(Story(), phi)))
+    assert "ppvae.check" in refusal(lambda: score(guide=Posterior(Story(), phi)))

@@ -13,6 +13,7 @@ from torch.distributions import biject_to
 
 import ppvae
 from ppvae import Posterior, PpvaeError, log_densities
+from ppvae.pair.guide_family import set_family
 
 B = 6
 
@@ -35,7 +36,7 @@ def site(fn: dist.TorchDistribution, name: str = "z") -> Callable[[], Tensor]:
 
 
 def prepared(story: Callable[[], object]) -> ppvae.Model:
-    return ppvae.prepare(Latent(story), torch.zeros(B))
+    return set_family(Latent(story), torch.zeros(B))
 
 
 def shaken(model: ppvae.Model) -> Posterior:
@@ -190,11 +191,11 @@ def test_a_latent_outside_the_plate_is_refused_by_name() -> None:
             site(dist.Normal(0.0, 1.0), "w")()
 
     with pytest.raises(PpvaeError, match=r"^latent 'z' is not local"):
-        ppvae.prepare(Global(), torch.zeros(B))
+        set_family(Global(), torch.zeros(B))
 
 
 def test_phi_without_a_guide_is_refused() -> None:
     model = Latent(site(dist.Normal(0.0, 1.0)))
     model.phi = {"loc": ppvae.Local(torch.zeros(()))}
     with pytest.raises(PpvaeError, match=r"^Latent declares phi and no guide"):
-        ppvae.prepare(model, torch.zeros(B))
+        set_family(model, torch.zeros(B))

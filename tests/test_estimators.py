@@ -15,9 +15,10 @@ from pyro.distributions import Categorical, Normal, constraints
 from torch import Tensor, nn
 
 import ppvae
-from ppvae.gradients import GRADIENTS, TOGETHER, UNBIASED, Estimator, Gradient
-from ppvae.objectives import ObjectiveName, log_mean_of_others
-from ppvae.posterior import Posterior
+from ppvae.pair.local import Phi
+from ppvae.pair.posterior import Posterior
+from ppvae.variational.estimator import GRADIENTS, TOGETHER, UNBIASED, Estimator, Gradient
+from ppvae.variational.objective import ObjectiveName, elbo, log_mean_of_others
 
 #: estimates behind a mean, and of the reference
 MANY, LONG = 40_000, 160_000
@@ -50,7 +51,7 @@ class Chain(ppvae.Model):
             mean = (z2 + 0.3 * z1.square()).unsqueeze(-1)
             pyro.sample("x", Normal(mean, self.log_noise.exp()).to_event(1), obs=x)
 
-    def guide(self, x: Tensor, phi: ppvae.Phi) -> None:
+    def guide(self, x: Tensor, phi: Phi) -> None:
         with pyro.plate("data", len(x)):
             z1 = pyro.sample("z1", Normal(phi["loc1"], phi["scale1"]))
             pyro.sample("z2", Normal(phi["loc2"] + phi["tilt"] * z1, phi["scale2"]))
@@ -148,7 +149,7 @@ def test_the_wake_step_lowers_the_inclusive_divergence(chain: Chain) -> None:
                 z = pyro.sample("z", Normal(x.new_zeros(()), 1.0))
                 pyro.sample("x", Normal(z.unsqueeze(-1), self.noise).to_event(1), obs=x)
 
-        def guide(self, x: Tensor, phi: ppvae.Phi) -> None:
+        def guide(self, x: Tensor, phi: Phi) -> None:
             with pyro.plate("data", len(x)):
                 pyro.sample("z", Normal(phi["loc"], phi["scale"]))
 
@@ -172,7 +173,7 @@ class Discrete(ppvae.Model):
             k = pyro.sample("k", Categorical(logits=x.new_tensor([0.1, 0.2, -0.4])))
             pyro.sample("x", Normal(self.locs[k].unsqueeze(-1), 0.8).to_event(1), obs=x)
 
-    def guide(self, x: Tensor, phi: ppvae.Phi) -> None:
+    def guide(self, x: Tensor, phi: Phi) -> None:
         with pyro.plate("data", len(x)):
             pyro.sample("k", Categorical(logits=phi["logits"]), infer=self.infer)
 
@@ -285,10 +286,10 @@ def test_beta_and_free_bits_by_hand(chain: Chain) -> None:
         densities = ppvae.log_densities(chain, posterior, x, 6)
     kl = {name: (densities.site_log_q[name] - densities.site_log_prob[name]).mean(0) for name in ("z1", "z2")}
     likelihood = densities.log_likelihood.mean(0)
-    assert torch.allclose(ppvae.elbo(densities, beta=0.3), likelihood - 0.3 * (kl["z1"] + kl["z2"]))
+    assert torch.allclose(elbo(densities, beta=0.3), likelihood - 0.3 * (kl["z1"] + kl["z2"]))
     between = sum(sorted(float(term.mean()) for term in kl.values())) / 2
     free = {name: term if term.mean() > between else torch.full_like(term, between) for name, term in kl.items()}
-    assert torch.allclose(ppvae.elbo(densities, free_bits=between), likelihood - free["z1"] - free["z2"])
+    assert torch.allclose(elbo(densities, free_bits=between), likelihood - free["z1"] - free["z2"])
     assert any((term == between).all() for term in free.values())
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import ppvae
 from ppvae import PpvaeError
 from ppvae.models import GMM, PPCA
+from ppvae.pair.local import Phi
 
 
 def exact(model: ppvae.Model, x: Tensor, **options: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -107,7 +108,7 @@ class Unlisted(ppvae.Model):
             z = pyro.sample("z", prior.to_event(1))
             pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
 
-    def guide(self, x: Tensor, phi: ppvae.Phi) -> None:
+    def guide(self, x: Tensor, phi: Phi) -> None:
         rate = phi["rate"]
         q = dist.Poisson(rate) if self.latent == "count" else dist.Bernoulli(rate / (1 + rate))
         with pyro.plate("data", len(x)):

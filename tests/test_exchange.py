@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.distributions import Normal
 
 import ppvae
-from ppvae.exchange import to_datatree
 from ppvae.models import GMM, PPCA, VAE
+from ppvae.tasks.datatree import to_datatree
 
 N, S = 7, 60
 
@@ -196,7 +196,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "seed": {"seed": -1},
     "x must be a tensor": {"x": torch.zeros(3, 5)},
     "index must hold": {"index": torch.arange(3)},
-    "fit must be": {"fit": None},
+    "pair must be": {"pair": None},
     "evidence must be what ppvae.log_marginal returns, got Dataset": {"evidence": xr.Dataset()},
     "evidence must be": {"evidence": 3.0},
     "evidence is of 3 data and x of 7": {"evidence": xr.Dataset({"log_marginal": ("datum", np.zeros(3))})},
@@ -205,5 +205,5 @@ REFUSED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("named", REFUSED)
 def test_bad_arguments_are_refused_in_one_line(named: str, fit: ppvae.Fit, x: Tensor) -> None:
-    arguments: dict[str, Any] = {"fit": fit, "x": x, "num_draws": 2, **REFUSED[named]}
+    arguments: dict[str, Any] = {"pair": fit, "x": x, "num_draws": 2, **REFUSED[named]}
     refused(named, lambda: to_datatree(**arguments))

@@ -19,8 +19,10 @@ from conftest import Untouched
 from torch import Tensor, nn
 
 import ppvae
-from ppvae import cli
-from ppvae.training import Training
+from ppvae.cli import main as cli
+from ppvae.pair.local import Phi
+from ppvae.training.loop import Training
+from ppvae.variational.objective import elbo
 
 #: a learning rate at which no weight moves
 STILL = 1e-30
@@ -81,12 +83,12 @@ def bound(fit: ppvae.Fit, posterior: ppvae.Posterior, x: Tensor) -> Tensor:
     """The ELBO of each datum on fixed noise, [B]."""
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(1)
-        return ppvae.elbo(ppvae.log_densities(fit.model, posterior, x, 5), kl="analytic")
+        return elbo(ppvae.log_densities(fit.model, posterior, x, 5), kl="analytic")
 
 
 def own(fit: ppvae.Fit, x: Tensor) -> ppvae.Posterior:
     """q of the training data, as training left it."""
-    return fit.posterior(x, torch.arange(len(x)) if fit.strategy.refuses_dynamic else None)
+    return fit.posterior(x, torch.arange(len(x)) if fit.strategy.has_rows else None)
 
 
 def refusal(action: Callable[[], object]) -> str:
@@ -231,7 +233,7 @@ class Fixed(ppvae.Model):
             z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
             pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
 
-    def guide(self, x: Tensor, phi: ppvae.Phi) -> None:
+    def guide(self, x: Tensor, phi: Phi) -> None:
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(phi["loc"], 0.5**0.5).to_event(1))
 

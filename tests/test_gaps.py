@@ -23,16 +23,18 @@ from torch import Tensor
 from torch.distributions import Categorical, MultivariateNormal, Normal, kl_divergence
 
 import ppvae
-from ppvae import Local, Phi, Posterior, PpvaeError
-from ppvae.evidence.method import Question
-from ppvae.gaps import _best, _report
+from ppvae import Local, Posterior, PpvaeError
+from ppvae.diagnostics.best_q import _best
+from ppvae.diagnostics.inference_gap import _report
+from ppvae.evidence.problem import Problem
 from ppvae.models import DLGM, GMM, PPCA, VAE
-from ppvae.refinement import refine
+from ppvae.pair.local import Phi
+from ppvae.variational.refinement import refine
 
 Untouched = Callable[..., AbstractContextManager[None]]
 N, D, K = 40, 6, 3
 LEFT = 0.03
-MODULE = importlib.import_module("ppvae.gaps")
+MODULE = importlib.import_module("ppvae.diagnostics.best_q")
 
 
 def cloud(count: int = N) -> Tensor:
@@ -223,7 +225,7 @@ def test_errors_are_paired_and_right() -> None:
     """
     fit = linear(family="mean-field")
     x = torch.cat([cloud()] * 5).double()
-    asked = Question(fit, x, None, 3, 1000)
+    asked = Problem(fit, x, None, 3, 1000)
     q = asked.posterior
     star = _best(asked, {"warm": refine(q, x, max_steps=100)})
     found = _report(asked, star, {}, None)
@@ -263,7 +265,7 @@ def test_choosing_a_start_leaves_no_bias(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(MODULE, "_CHOOSE", 20)
     x = torch.linspace(0.8, 2.0, 300, dtype=torch.float64).unsqueeze(-1)
     fit = pairs.fitted(Square(), x)
-    asked = Question(fit, x, None, 0, 400)
+    asked = Problem(fit, x, None, 0, 400)
     scale = torch.full((300,), 0.25, dtype=torch.float64)
     everyone = torch.ones(300, dtype=torch.bool)
     modes = {
@@ -398,5 +400,5 @@ def test_bad_arguments_are_refused_in_one_line(named: str) -> None:
 
 
 def test_only_a_fit_has_gaps() -> None:
-    with pytest.raises(PpvaeError, match="fit must be"):
+    with pytest.raises(PpvaeError, match="pair must be"):
         ppvae.gaps(PPCA(3, 1), cloud())  # type: ignore[arg-type]

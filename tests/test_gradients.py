@@ -14,8 +14,11 @@ import torch
 from torch import Tensor, nn
 
 import ppvae
-from ppvae import Densities, Local, Phi, Posterior, PpvaeError, log_densities
-from ppvae.sites import Grad
+from ppvae import Local, Posterior, PpvaeError, log_densities
+from ppvae.pair.densities import Densities
+from ppvae.pair.local import Phi
+from ppvae.pair.sites import Grad
+from ppvae.variational.objective import elbo
 
 X = 1.3
 THETA = {"a": 0.8, "b": -0.4, "log_s": -0.2, "c": 1.2, "d": 0.3, "log_r": -0.5}
@@ -82,11 +85,11 @@ def pair(batch: int) -> tuple[ppvae.Model, Posterior, Tensor, dict[str, Tensor]]
 
 
 def mean_bound(d: Densities) -> Tensor:
-    return ppvae.elbo(d)
+    return elbo(d)
 
 
 def integrated_bound(d: Densities) -> Tensor:
-    return ppvae.elbo(d, kl="analytic")
+    return elbo(d, kl="analytic")
 
 
 def score_function(d: Densities) -> Tensor:
@@ -182,7 +185,7 @@ def test_path_gradient_at_the_posterior_has_no_variance() -> None:
         torch.manual_seed(71)
         densities = log_densities(model, posterior, x, grad=grad)
         assert densities.log_ratio.std() < 1e-9  # it is the posterior
-        spread[grad] = torch.stack(torch.autograd.grad(ppvae.elbo(densities).sum(), variational)).abs().amax(-1)
+        spread[grad] = torch.stack(torch.autograd.grad(elbo(densities).sum(), variational)).abs().amax(-1)
     assert spread["path"].max() < 1e-9
     assert spread["full"].min() > 0.1
 

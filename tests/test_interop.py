@@ -21,6 +21,7 @@ from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
 import ppvae
+from ppvae.pair.guide_family import set_family
 
 BATCH, STEPS = 40, 150
 PAIRS = [
@@ -71,7 +72,7 @@ def loss_of(model: str) -> Any:
 
 def bound(fit: ppvae.Fit, x: Tensor, particles: int = 50) -> Tensor:
     """Single-draw bounds of the library on fixed noise, [S, B]; one exact row where the guide is enumerated."""
-    index = torch.arange(len(x)) if fit.strategy.refuses_dynamic else None
+    index = torch.arange(len(x)) if fit.strategy.has_rows else None
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(1)
         densities = ppvae.log_densities(fit.model, fit.posterior(x, index), x, particles)
@@ -205,7 +206,7 @@ def test_the_guides_latents(model: str, inference: str) -> None:
     """Each draw has log q as our densities score it; the mean over 400 draws is log q's own, within 4.5 errors."""
     fit, x = fit_of(model, inference), data_of(model)
     _, guide = ppvae.as_pyro(fit)
-    index = torch.arange(BATCH) if fit.strategy.refuses_dynamic else None
+    index = torch.arange(BATCH) if fit.strategy.has_rows else None
     draws = Predictive(guide, num_samples=400)(x)
     values = {name: draw.detach() for name, draw in draws.items() if draw.dim() > 1}
     with torch.no_grad():
@@ -276,7 +277,7 @@ class BoundGuide(nn.Module):
 def bare(name: str) -> tuple[ppvae.Model, BoundGuide, Tensor]:
     if name == "scale":
         x = scale_data().train
-        model = ppvae.prepare(Scale(), x)
+        model = set_family(Scale(), x)
     else:
         x = data_of(name)
         model = ppvae.create(name, x_dim=x.shape[1], **OPTIONS[name])

@@ -27,10 +27,11 @@ from test_estimators import MANY, SIGMAS, estimates, mean
 from torch import Tensor, nn
 
 import ppvae
-from ppvae.gradients import TOGETHER, UNBIASED, Estimator, Gradient
-from ppvae.objectives import ObjectiveName
-from ppvae.posterior import Posterior
-from ppvae.sites import sample_sites
+from ppvae.pair.guide_family import set_family
+from ppvae.pair.posterior import Posterior
+from ppvae.pair.sites import sample_sites
+from ppvae.variational.estimator import TOGETHER, UNBIASED, Estimator, Gradient
+from ppvae.variational.objective import ObjectiveName
 
 
 class Mixed(ppvae.Model):
@@ -62,7 +63,7 @@ class Mixed(ppvae.Model):
 
 
 def prepared(model: ppvae.Model, x: Tensor) -> ppvae.Model:
-    return ppvae.prepare(model, x, "ladder")
+    return set_family(model, x, "ladder")
 
 
 def anywhere(model: ppvae.Model, count: int) -> dict[str, Tensor]:
@@ -374,7 +375,7 @@ def test_the_comparison_finds_a_theta_that_q_is_told_to_ignore(
     chain: Chain, by_quadrature: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the priors inside q held constant, as a guide that forgot θ would, θ's gradient is off."""
-    from ppvae import families
+    from ppvae.pair.families import ladder as families
 
     product = families._product
     monkeypatch.setattr(
@@ -444,8 +445,8 @@ def test_it_trains_under_every_strategy_and_comes_back(inference: str, tmp_path:
     assert ppvae.log_marginal(again, data.test[:20], num_samples=30).identical(one)
     # the family of a copy is of the copy
     other = copy.deepcopy(fit.model)
-    assert other._family is not None
-    assert other._family.model is other  # type: ignore[attr-defined]
+    assert other.guide_family is not None
+    assert other.guide_family.model is other  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("inference", ["amortized", "per-datapoint", "semi-amortized"])

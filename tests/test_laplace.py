@@ -16,9 +16,9 @@ from torch.autograd.functional import hessian, jacobian
 
 import ppvae
 from ppvae import PpvaeError
-from ppvae.evidence.laplace import best_of, derivatives, modes
+from ppvae.evidence.newton import best_of, derivatives, modes
 from ppvae.models import PPCA, VAE
-from ppvae.target import Target
+from ppvae.pair.target import Target
 
 ENDS = {"normal": (-12.0, 12.0), "gamma": (0.0, 60.0), "beta": (0.0, 1.0), "cauchy": (-60.0, 60.0)}
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.distributions import Categorical, MultivariateNormal, Normal, kl_divergence
 
 import ppvae
-from ppvae import diagnostics_plots
-from ppvae.latent_usage import latent_usage
+from ppvae import plots
+from ppvae.diagnostics.usage import latent_usage
 from ppvae.models import DLGM, GMM, PPCA, VAE
 
 N = 130  # more than one block of 100 data
@@ -254,13 +254,13 @@ REFUSED: dict[str, dict[str, Any]] = {
     "x must be a tensor": {"x": torch.zeros(3, 5)},
     "x holds one datum": {"x": torch.zeros(1, 4)},
     "index must hold": {"index": torch.arange(3)},
-    "fit must be": {"fit": None},
+    "pair must be": {"pair": None},
 }
 
 
 @pytest.mark.parametrize("named", REFUSED)
 def test_bad_arguments_are_refused_in_one_line(named: str, fit: ppvae.Fit, x: Tensor) -> None:
-    arguments: dict[str, Any] = {"fit": fit, "x": x, **REFUSED[named]}
+    arguments: dict[str, Any] = {"pair": fit, "x": x, **REFUSED[named]}
     refused(named, lambda: latent_usage(**arguments))
 
 
@@ -271,7 +271,7 @@ def test_a_guide_without_latents_is_refused() -> None:
 
 def test_the_picture_has_a_bar_a_coordinate(found: xr.Dataset) -> None:
     ax: Axes = Figure(layout="constrained").subplots()
-    assert diagnostics_plots.usage(found, ax) is ax
+    assert plots.usage(found, ax) is ax
     heights = [cast(Any, bar).get_height() for bar in ax.patches]
     assert heights == sorted(found["coordinate_kl"].values, reverse=True)
     assert labels(ax) == ["active"]
@@ -281,7 +281,7 @@ def test_the_picture_has_a_bar_a_coordinate(found: xr.Dataset) -> None:
 def test_the_picture_of_a_flow_shows_activity() -> None:
     torch.manual_seed(17)
     ax: Axes = Figure(layout="constrained").subplots()
-    diagnostics_plots.usage(latent_usage(PAIRS["flow"](), bits(20), num_draws=3), ax)
+    plots.usage(latent_usage(PAIRS["flow"](), bits(20), num_draws=3), ax)
     assert ax.get_ylabel() == "Cov(E_q[z | x])"
     nothing = latent_usage(mixture(), torch.randn(20, 2)).assign(coordinate_kl=("coordinate", [math.nan]))
-    refused("nothing to draw", lambda: diagnostics_plots.usage(nothing, ax))
+    refused("nothing to draw", lambda: plots.usage(nothing, ax))

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 import ppvae
-from ppvae import Local, Phi, Posterior, log_densities
-from ppvae.sites import Grad
+from ppvae import Local, Posterior, log_densities
+from ppvae.pair.local import Phi
+from ppvae.pair.sites import Grad
+from ppvae.variational.objective import elbo
 
 B, K = 5, 3
 _generator = torch.Generator().manual_seed(37)
@@ -167,7 +169,7 @@ def test_rows_of_an_enumerated_guide_are_all_values_times_all_draws(particles: i
     close(densities.log_joint, log_p)
     close(densities.site_log_prob["k"], PI.log()[k])
     close(densities.site_log_q["k"], log_q_k)
-    close(ppvae.elbo(densities), (log_q_k.exp() * (log_p - log_q)).sum(0) / particles)
+    close(elbo(densities), (log_q_k.exp() * (log_p - log_q)).sum(0) / particles)
     assert densities.enumerated
     assert densities.sampled
 
@@ -181,7 +183,7 @@ def test_enumerated_guide_at_the_posterior_is_tight() -> None:
     phi = {"logits": log_k, "loc": loc, "scale": torch.full_like(loc, math.sqrt(variance))}
     densities = log_densities(model, Posterior(model, phi), X, 3)
     close(densities.log_ratio, log_marginal_by_hand(X).expand(3 * K, B))
-    close(ppvae.elbo(densities), log_marginal_by_hand(X))
+    close(elbo(densities), log_marginal_by_hand(X))
 
 
 def test_enumerated_guide_far_from_the_posterior_is_unbiased() -> None:
@@ -216,7 +218,7 @@ def test_path_gradient_leaves_that_of_enumerated_sites_alone() -> None:
     def gradient(grad: Grad) -> tuple[Tensor, ...]:
         model, phi = Labelled(), {name: value.requires_grad_() for name, value in wrong_phi().items()}
         torch.manual_seed(53)
-        bound = ppvae.elbo(log_densities(model, Posterior(model, phi), X, 3, grad=grad))
+        bound = elbo(log_densities(model, Posterior(model, phi), X, 3, grad=grad))
         return torch.autograd.grad(bound.sum(), [phi["logits"], phi["loc"]])
 
     (full_logits, full_loc), (path_logits, path_loc) = gradient("full"), gradient("path")

@@ -15,7 +15,8 @@ from torch import Tensor
 import ppvae
 from ppvae import Posterior, log_densities
 from ppvae.models import GMM
-from ppvae.sites import Grad
+from ppvae.pair.sites import Grad
+from ppvae.variational.objective import elbo
 
 Covariance = Literal["diagonal", "full"]
 Assignment = Literal["categorical", "summed"]
@@ -64,7 +65,7 @@ def test_summed_bound_is_log_prob_and_scikit_learns(covariance: Covariance) -> N
     torch.testing.assert_close(model.log_prob(x), expected, rtol=0, atol=1e-8)
     for particles in (1, 3):
         densities = log_densities(model, Posterior(model, {}), x, particles)
-        torch.testing.assert_close(ppvae.elbo(densities), expected, rtol=0, atol=1e-8)
+        torch.testing.assert_close(elbo(densities), expected, rtol=0, atol=1e-8)
         assert not densities.sampled
 
 
@@ -80,7 +81,7 @@ def test_bound_is_tight_at_the_responsibilities(covariance: Covariance) -> None:
     """q = p(k | x): the enumerated bound is log p(x), and every row weighs p(x)."""
     model, x = mixture(covariance)
     densities = log_densities(model, Posterior(model, model.exact_phi(x)), x)
-    torch.testing.assert_close(ppvae.elbo(densities), model.log_prob(x), rtol=0, atol=1e-8)
+    torch.testing.assert_close(elbo(densities), model.log_prob(x), rtol=0, atol=1e-8)
     torch.testing.assert_close(densities.log_ratio, model.log_prob(x).expand(K, -1), rtol=0, atol=1e-8)
 
 
@@ -96,7 +97,7 @@ def test_enumerated_bound_is_the_sum_over_k(covariance: Covariance) -> None:
     for k in range(K):
         log_p_k = torch.distributions.MultivariateNormal(means[k], sigmas[k]).log_prob(x) + weights[k].log()
         expected = expected + q[:, k] * (log_p_k - q[:, k].log())
-    torch.testing.assert_close(ppvae.elbo(densities), expected, rtol=0, atol=1e-8)
+    torch.testing.assert_close(elbo(densities), expected, rtol=0, atol=1e-8)
     assert densities.values["k"].tolist() == [[k] * B for k in range(K)]
     estimate = (densities.log_weight + densities.log_ratio).logsumexp(0)
     torch.testing.assert_close(estimate, model.log_prob(x), rtol=0, atol=1e-8)
@@ -110,7 +111,7 @@ def test_enumerated_bound_and_its_gradients_are_pyros(covariance: Covariance, gr
     logits = torch.randn(B, K, dtype=torch.float64, requires_grad=True)
     posterior = Posterior(model, {"logits": logits})
     leaves = [logits, *model.parameters()]
-    total = ppvae.elbo(log_densities(model, posterior, x, grad=grad)).sum()
+    total = elbo(log_densities(model, posterior, x, grad=grad)).sum()
     theirs = TraceEnum_ELBO(max_plate_nesting=1).differentiable_loss(model, posterior, x)
     torch.testing.assert_close(total, -theirs, rtol=0, atol=1e-8)
     pairs = zip(torch.autograd.grad(total, leaves), torch.autograd.grad(-theirs, leaves), strict=True)
@@ -123,7 +124,7 @@ def test_gradient_of_log_prob_is_that_of_the_summed_bound(covariance: Covariance
     """Summing k out in the model is differentiable: ∂θ of the bound = ∂θ of log_prob."""
     model, x = mixture(covariance, "summed")
     leaves = list(model.parameters())
-    bound = ppvae.elbo(log_densities(model, Posterior(model, {}), x)).sum()
+    bound = elbo(log_densities(model, Posterior(model, {}), x)).sum()
     pairs = zip(torch.autograd.grad(bound, leaves), torch.autograd.grad(model.log_prob(x).sum(), leaves), strict=True)
     for ours, direct in pairs:
         torch.testing.assert_close(ours, direct, rtol=1e-8, atol=1e-8)

@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 
 import ppvae
-from ppvae import Densities, Phi, Posterior, log_densities
+from ppvae import Posterior, log_densities
+from ppvae.pair.densities import Densities
+from ppvae.pair.local import Phi
+from ppvae.variational.objective import elbo
 
 B, K = 5, 3
 _generator = torch.Generator().manual_seed(163)
@@ -50,7 +53,7 @@ def scored(x: Tensor, given: Tensor) -> tuple[Densities, Tensor]:
     """The densities of `Masked` at z = given, and the bound's gradient to φ."""
     model, phi = Masked(), {name: value.clone().requires_grad_() for name, value in Q.items()}
     densities = log_densities(model, Posterior(model, phi), x, values={"z": given})
-    (grad,) = torch.autograd.grad(ppvae.elbo(densities).sum(), phi["z_loc"])
+    (grad,) = torch.autograd.grad(elbo(densities).sum(), phi["z_loc"])
     return densities, grad
 
 

@@ -13,6 +13,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from setuptools import find_packages
 
 ROOT = Path(__file__).resolve().parents[1]
 #: folder of the tree → what it is called once installed
@@ -30,17 +31,20 @@ def sources() -> dict[str, Path]:
     }
 
 
-def test_the_package_list_is_the_tree() -> None:
-    """Every folder with an __init__.py is listed and mapped, and no other."""
+PACKAGES = set(find_packages(str(ROOT), **PROJECT["tool"]["setuptools"]["packages"]["find"]))
+
+
+def test_the_packages_are_the_tree() -> None:
+    """Every folder with an __init__.py is a package, nested catalogues too, and no other."""
     found = {name.rpartition("/")[0].replace("/", ".") for name in sources() if name.endswith("/__init__.py")}
-    assert sorted(PROJECT["tool"]["setuptools"]["packages"]) == sorted(found)
+    assert found == PACKAGES
+    assert {"ppvae.evidence.methods", "ppvae.models", "ppvae.cli.commands"} <= PACKAGES
     assert PROJECT["tool"]["setuptools"]["package-dir"] == {name: folder for folder, name in HOUSES.items()}
 
 
 def test_every_file_lies_in_a_package() -> None:
     """A folder without an __init__.py would be left out of the wheel in silence."""
-    packages = set(PROJECT["tool"]["setuptools"]["packages"])
-    assert [name for name in sources() if name.rpartition("/")[0].replace("/", ".") not in packages] == []
+    assert [name for name in sources() if name.rpartition("/")[0].replace("/", ".") not in PACKAGES] == []
 
 
 @pytest.mark.parametrize("folder", ["models", "inference"])
@@ -101,7 +105,7 @@ def test_the_wheel_names_the_command_and_the_licence(wheel: Path) -> None:
     """`ppvae` on the path, and the licence's text."""
     with zipfile.ZipFile(wheel) as archive:
         info = {name.split(".dist-info/")[1]: name for name in archive.namelist() if ".dist-info/" in name}
-        assert "ppvae = ppvae.cli:main" in archive.read(info["entry_points.txt"]).decode()
+        assert "ppvae = ppvae.cli.main:main" in archive.read(info["entry_points.txt"]).decode()
         assert archive.read(info["licenses/LICENSE"]) == (ROOT / "LICENSE").read_bytes()
 
 
@@ -119,7 +123,7 @@ print(json.dumps({{
     "models": ppvae.list_models(),
     "inference": ppvae.list_inference(),
     "bare": [name for name in ("models", "inference") if find(name, [{str(tmp_path)!r}])],
-    "main": callable(importlib.import_module("ppvae.cli").main),
+    "main": callable(importlib.import_module("ppvae.cli.main").main),
     "from": sorted({{m.__file__ for n, m in sys.modules.items() if n.split(".")[0] == "ppvae"}}),
 }}))
 """
@@ -133,7 +137,7 @@ print(json.dumps({{
         texts = [
             path.read_text(encoding="utf-8") for name, path in sources().items() if name.startswith(f"ppvae/{kind}/")
         ]
-        assert found[kind] == sorted(re.findall(r'@ppvae\.register\("([^"]+)"', "".join(texts)))
+        assert found[kind] == sorted(re.findall(r'^@register\("([^"]+)"', "".join(texts), re.M))
     assert {"gmm", "vae"} <= set(found["models"])
     assert found["bare"] == []
     assert found["main"]

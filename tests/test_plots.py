@@ -20,20 +20,20 @@ from torch.distributions import MultivariateNormal
 
 import ppvae
 from ppvae import PpvaeError, plots
+from ppvae.catalogue import STRATEGIES
 from ppvae.models import GMM, PPCA, VAE
-from ppvae.registry import _ZOO
+from ppvae.tasks.clustering import cluster
+from ppvae.tasks.density import density_on_grid
 
 # Colours
 
 
-def test_a_colour_is_a_function_of_the_name_alone() -> None:
+def test_a_colour_is_a_function_of_the_name_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another strategy of an earlier name shifts none, and the zoo's are apart from those of all others."""
     before = {name: plots.colour(name) for name in ("amortized", "per-datapoint", "exact", "semi-amortized", "mine")}
-    _ZOO["a-strategy"] = ppvae.Strategy
-    try:
-        assert {name: plots.colour(name) for name in before} == before
-    finally:
-        del _ZOO["a-strategy"]
+    monkeypatch.setitem(STRATEGIES.__dict__, "_elsewhere", {})
+    STRATEGIES.register("a-strategy")(type("AStrategy", (ppvae.Strategy,), {}))
+    assert {name: plots.colour(name) for name in before} == before
     zoo = {plots.colour(name) for name in ("amortized", "per-datapoint", "exact", "semi-amortized")}
     assert len(zoo) == 4
     others = {plots.colour(f"mine-{i}") for i in range(50)}
@@ -342,7 +342,7 @@ def scatter(ax: Axes) -> PathCollection:
 def test_a_density_is_that_of_the_model_with_the_data_on_top(mixture: tuple[ppvae.Fit, ppvae.Data], ax: Axes) -> None:
     """The colour at each point is that of the level that exp(log_prob) has there; the test data are the points."""
     fit, data = mixture
-    assert plots.density(fit, data, ax) is ax
+    assert plots.density(density_on_grid(fit, data.test), ax) is ax
     np.testing.assert_allclose(np.asarray(scatter(ax).get_offsets()), data.test.numpy())
     contours: Any = next(c for c in ax.collections if hasattr(c, "levels"))
     with torch.no_grad():
@@ -362,7 +362,7 @@ def test_a_density_is_that_of_the_model_with_the_data_on_top(mixture: tuple[ppva
 
 def test_points_may_be_given(mixture: tuple[ppvae.Fit, ppvae.Data], ax: Axes) -> None:
     fit, data = mixture
-    plots.density(fit, data.train[:30], ax)
+    plots.density(density_on_grid(fit, data.train[:30]), ax)
     np.testing.assert_allclose(np.asarray(scatter(ax).get_offsets()), data.train[:30].numpy())
 
 
@@ -370,15 +370,15 @@ def test_a_density_without_a_closed_form_is_estimated_and_says_so(ax: Axes) -> N
     data = ppvae.load_data("pinwheel")
     model = VAE(2, 1, hidden=(8,), likelihood="gaussian")
     fit = ppvae.fit(model, data, max_epochs=2, progress=False)
-    plots.density(fit, data, ax)
+    plots.density(density_on_grid(fit, data.test), ax)
     (bar,) = ax.figure.axes[1:]
     assert bar.get_ylabel() == "p̂(x), 100 importance samples"
     drawn(ax)
 
 
-def test_a_density_of_other_than_two_numbers_is_refused(ax: Axes) -> None:
+def test_a_density_of_other_than_two_numbers_is_refused() -> None:
     with pytest.raises(PpvaeError, match=r"two numbers, and these have event shape \[3\]"):
-        plots.density(gaussian_fit(), torch.randn(5, 3), ax)
+        density_on_grid(gaussian_fit(), torch.randn(5, 3))
 
 
 # Responsibilities
@@ -395,10 +395,14 @@ class Given(ppvae.Model):
         return self.weights[: len(x)]
 
 
+def given(weights: Tensor, x: Tensor) -> xr.Dataset:
+    return cluster(ppvae.Pair(Given(weights), lambda x: {}, x.shape[1:]), x)
+
+
 def test_colours_mix_as_the_responsibilities_do(ax: Axes) -> None:
     weights = torch.tensor([[1.0, 0.0], [0.25, 0.75], [0.0, 1.0]])
     x = torch.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
-    assert plots.responsibilities(Given(weights), x, ax) is ax
+    assert plots.responsibilities(given(weights, x), ax) is ax
     np.testing.assert_allclose(np.asarray(scatter(ax).get_offsets()), x)
     faces = np.asarray(scatter(ax).get_facecolor())[:, :3]
     legend = ax.get_legend()
@@ -414,7 +418,7 @@ def test_more_than_two_numbers_are_shown_by_principal_components(ax: Axes) -> No
     """Their variances, in falling order, are those of the covariance, and the axes say what share they are."""
     torch.manual_seed(5)
     x = MultivariateNormal(torch.zeros(4), torch.diag(torch.tensor([9.0, 4.0, 0.5, 0.1]))).sample((60,))
-    plots.responsibilities(Given(torch.full((60, 3), 1 / 3)), x.unflatten(1, (2, 2)), ax)
+    plots.responsibilities(given(torch.full((60, 3), 1 / 3), x.unflatten(1, (2, 2))), ax)
     offsets = np.asarray(scatter(ax).get_offsets())
     variances = np.linalg.eigvalsh(np.cov(x.double().numpy().T))[::-1]
     np.testing.assert_allclose(offsets.var(0, ddof=1), variances[:2], rtol=1e-6)
@@ -425,17 +429,17 @@ def test_more_than_two_numbers_are_shown_by_principal_components(ax: Axes) -> No
 
 def test_responsibilities_of_a_mixture(mixture: tuple[ppvae.Fit, ppvae.Data], ax: Axes) -> None:
     fit, data = mixture
-    plots.responsibilities(fit.model, data.test, ax)
+    plots.responsibilities(cluster(fit, data.test), ax)
     assert len(np.asarray(scatter(ax).get_offsets())) == len(data.test)
     drawn(ax)
 
 
 def test_models_without_components_and_data_without_a_plane_are_refused(ax: Axes) -> None:
     with pytest.raises(PpvaeError, match=r"PPCA has no responsibilities\(x\)"):
-        plots.responsibilities(PPCA(3, 1), torch.randn(5, 3), ax)
+        cluster(gaussian_fit(), torch.randn(5, 3))
     for x in (torch.randn(5, 1), torch.randn(1, 2)):
         with pytest.raises(PpvaeError, match="spans no plane"):
-            plots.responsibilities(Given(torch.ones(5, 1)), x, ax)
+            plots.responsibilities(given(torch.ones(5, 1), x), ax)
 
 
 def test_pictures_leave_the_world_alone(mixture: tuple[ppvae.Fit, ppvae.Data], ax: Axes, untouched: Any) -> None:
@@ -443,6 +447,6 @@ def test_pictures_leave_the_world_alone(mixture: tuple[ppvae.Fit, ppvae.Data], a
     fit, data = mixture
     before = dict(mpl.rcParams)
     with untouched(fit.model, fit.strategy):
-        plots.density(fit, data, ax)
-        plots.responsibilities(fit.model, data.test, Figure().subplots())
+        plots.density(density_on_grid(fit, data.test), ax)
+        plots.responsibilities(cluster(fit, data.test), Figure().subplots())
     assert dict(mpl.rcParams) == before

@@ -15,9 +15,9 @@ from test_calibration import linear, refused, trained
 from torch import Tensor
 
 import ppvae
-from ppvae import diagnostics_plots
+from ppvae import plots
+from ppvae.diagnostics.predictive import posterior_predictive_check
 from ppvae.models import GMM, PPCA, VAE
-from ppvae.predictive import posterior_predictive_check
 
 N = 130  # more than one block of 100 data
 
@@ -155,13 +155,13 @@ REFUSED: dict[str, dict[str, Any]] = {
     "x must be a tensor": {"x": torch.zeros(3, 5)},
     "x holds one datum": {"x": torch.zeros(1, 4)},
     "index must hold": {"index": torch.arange(3)},
-    "fit must be": {"fit": None},
+    "pair must be": {"pair": None},
 }
 
 
 @pytest.mark.parametrize("named", REFUSED)
 def test_bad_arguments_are_refused_in_one_line(named: str, fit: ppvae.Fit, x: Tensor) -> None:
-    arguments: dict[str, Any] = {"fit": fit, "x": x, "num_draws": 2, **REFUSED[named]}
+    arguments: dict[str, Any] = {"pair": fit, "x": x, "num_draws": 2, **REFUSED[named]}
     refused(named, lambda: posterior_predictive_check(**arguments))
 
 
@@ -174,7 +174,7 @@ def test_a_statistic_keeps_its_shape(fit: ppvae.Fit, x: Tensor) -> None:
 
 
 def test_the_picture_has_the_data_among_the_replicates(found: xr.Dataset, ax: Axes) -> None:
-    assert diagnostics_plots.predictive_check(found, ax, "std") is ax
+    assert plots.predictive_check(found, ax, "std") is ax
     assert sum(cast(Any, bar).get_height() for bar in ax.patches) == 1000
     (line,) = ax.get_lines()
     assert np.asarray(line.get_xdata())[0] == float(found["observed"].sel(statistic="std"))
@@ -183,11 +183,11 @@ def test_the_picture_has_the_data_among_the_replicates(found: xr.Dataset, ax: Ax
 
 
 def test_the_picture_of_many_numbers_has_an_interval_each(found: xr.Dataset, ax: Axes) -> None:
-    diagnostics_plots.predictive_check(found, ax, "coordinate_mean")
+    plots.predictive_check(found, ax, "coordinate_mean")
     (line,) = ax.get_lines()
     np.testing.assert_array_equal(np.asarray(line.get_ydata()), found["observed"].values[2:6])
     segments = cast(Any, ax.collections[1]).get_segments()
     replicated = found["replicated"].sel(source="posterior").values[:, 2:6]
     np.testing.assert_allclose([s[:, 1] for s in segments], np.quantile(replicated, [0.05, 0.95], axis=0).T)
     cast(Figure, ax.figure).savefig(io.BytesIO(), format="png")
-    refused("unknown statistic 'maximum'", lambda: diagnostics_plots.predictive_check(found, ax, "maximum"))
+    refused("unknown statistic 'maximum'", lambda: plots.predictive_check(found, ax, "maximum"))

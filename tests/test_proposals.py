@@ -18,16 +18,22 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal, constraints
 
 import ppvae
-from ppvae import Local, Phi, PpvaeError
-from ppvae.densities import score
-from ppvae.evidence.method import Block, Question
-from ppvae.evidence.naive import Defended, Prior, Story, uniform
-from ppvae.evidence.proposal import StudentT, Widened
-from ppvae.families import FAMILIES, FAMILY_CLASSES, LocalSite
-from ppvae.local import Layout
+from ppvae import Local, PpvaeError
+from ppvae.blocks import Block
+from ppvae.catalogue import FAMILIES
+from ppvae.distributions.student_t import StudentT
+from ppvae.evidence.defended import Defended
+from ppvae.evidence.methods.prior import Prior
+from ppvae.evidence.methods.uniform import uniform
+from ppvae.evidence.problem import Problem
+from ppvae.evidence.widening import Widened
 from ppvae.models import VAE
-from ppvae.posterior import Posterior
-from ppvae.sites import draw
+from ppvae.pair.densities import score
+from ppvae.pair.family import LocalSite
+from ppvae.pair.local import Layout, Phi
+from ppvae.pair.posterior import Posterior
+from ppvae.pair.prior import PriorGuide
+from ppvae.pair.sites import draw
 
 B, S = 3, 50
 VECTOR = constraints.independent(constraints.real, 1)
@@ -44,11 +50,11 @@ class Family:
     """A family at some φ of B data, as a guide."""
 
     def __init__(self, name: Any, sites: list[LocalSite]) -> None:
-        self.family = FAMILY_CLASSES[name](sites)
+        self.family = FAMILIES[name](sites)
         layout = Layout(self.family.phi)
         torch.manual_seed(3)
         self.phi = layout.unpack(layout.start.repeat(B, 1) + 0.5 * torch.randn(B, layout.width, dtype=torch.float64))
-        net = getattr(self.family, "net", None)
+        net = self.family.net
         if net is not None:
             net.double()
 
@@ -320,13 +326,13 @@ def test_draws_of_the_story_are_from_the_prior() -> None:
     """
     model = Labelled().double()
     torch.manual_seed(23)
-    values = draw(Story(model, X), X, 2000).raw_values
+    values = draw(PriorGuide(model, X), X, 2000).raw_values
     assert values.keys() == {"k", "z"}
     assert values["z"].shape == values["k"].shape == (2000, 3)
     standard = values["z"] - 3 * values["k"] + 1
     assert stats.kstest(standard.flatten().numpy(), stats.norm.cdf).pvalue > 1e-4
     assert abs(values["k"].mean() - 0.4) < 4.5 * math.sqrt(0.24 / 6000)
-    assert Prior(model, X).draws(Story(model, X), X, 5).sites.keys() == {"z"}
+    assert Prior(model, X).draws(PriorGuide(model, X), X, 5).sites.keys() == {"z"}
 
 
 def test_the_prior_needs_no_draws_where_all_is_summed_out() -> None:
@@ -360,9 +366,9 @@ def test_uniform_draws_fill_each_support() -> None:
     11 comparisons: false alarms < 8e-5. Values of a marked latent are drawn too.
     """
     fit = fitted(Curve("beta"), X.repeat(10, 1))
-    guide = uniform(Question(fit, X, None, 0, 10)).guide
-    assert isinstance(guide, Story)
-    story = Story(Bounded(), X, guide.replace)
+    guide = uniform(Problem(fit, X, None, 0, 10)).guide
+    assert isinstance(guide, PriorGuide)
+    story = PriorGuide(Bounded(), X, guide.replace)
     torch.manual_seed(29)
     sites = draw(story, X, 3000).sites
     expected = {"a": (1.0, 4), "b": (0.5, 1), "c": (1 / 3, 0.5), "d": (0.5, 4), "e": (1.0, 3), "f": (0.5, 2)}

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ppvae import evidence
-from ppvae.gradients import table
+from ppvae.evidence import method
+from ppvae.variational.estimator import table
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -33,4 +33,4 @@ def test_the_table_of_gradients_is_the_code_s() -> None:
 
 
 def test_the_table_of_methods_is_the_code_s() -> None:
-    assert evidence.table() in README
+    assert method.table() in README

@@ -18,14 +18,17 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
 
 import ppvae
-from ppvae import Local, Phi, Posterior, PpvaeError
-from ppvae.evidence import METHODS
-from ppvae.evidence.estimate import answer
-from ppvae.evidence.method import Question
-from ppvae.evidence.proposal import Proposal, Widened
-from ppvae.evidence.refined import widened
+from ppvae import Local, Posterior, PpvaeError
+from ppvae.blocks import ROW_BLOCK
+from ppvae.evidence.estimates import estimate
+from ppvae.evidence.method import METHODS
+from ppvae.evidence.problem import Problem
+from ppvae.evidence.proposal import Proposal
+from ppvae.evidence.widening import Widened, widened
 from ppvae.models import DLGM, PPCA, VAE
-from ppvae.refinement import ROW_BLOCK, refine
+from ppvae.pair.local import Phi
+from ppvae.variational.objective import elbo
+from ppvae.variational.refinement import refine
 
 D, K = 6, 3
 Untouched = Callable[..., AbstractContextManager[None]]
@@ -138,7 +141,7 @@ def test_it_is_the_elbo_that_rises(options: dict[str, Any]) -> None:
 def bound(posterior: Posterior, x: Tensor) -> Tensor:
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
-        return ppvae.elbo(ppvae.log_densities(posterior.model, posterior, x, 500))
+        return elbo(ppvae.log_densities(posterior.model, posterior, x, 500))
 
 
 def test_a_pair_without_phi_is_returned_as_it_is() -> None:
@@ -187,9 +190,9 @@ def test_estimates_of_wanted_data_are_those_of_the_whole() -> None:
     whole = ppvae.log_marginal(fit, x, num_samples=40, method="refined", options=options)
     first = ppvae.log_marginal(fit, x[:37], num_samples=40, method="refined", options=options)
     at = torch.tensor([2, 99, 100, 129])
-    asked = Question(fit, x, None, 0, 40).at(at)
-    source = METHODS["refined"].prepare(asked, **options)
-    some = answer(asked, source)
+    asked = Problem(fit, x, None, 0, 40).at(at)
+    source = METHODS["refined"](asked, **options)
+    some = estimate(asked, source)
     for name in ("log_marginal", "log_marginal_se", "ess", "elbo"):
         np.testing.assert_allclose(first[name], whole[name][:37], rtol=1e-6)
         np.testing.assert_allclose(some[name], whole[name][at.numpy()], rtol=1e-6)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 import ppvae
 from ppvae import PpvaeError
+from ppvae.evidence.weights import MIN_ESS, Weights, checkpoints, khat_threshold
 from ppvae.models import GMM, PPCA
-from ppvae.reliability import MIN_ESS, Weights, checkpoints, khat_threshold
 
 B = 5
 

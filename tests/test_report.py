@@ -21,13 +21,15 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import ppvae
-from ppvae import citation, plots
-from ppvae.gap_bars import Amount, SplitGap, bars, figure_of_gaps, split_gaps
-from ppvae.reading import read_gap, reading
-from ppvae.report import write_report
-from ppvae.results import Row
-from ppvae.scatter import MOST, Series, Sprite, scatter, series
-from ppvae.table import lines
+from ppvae import plots
+from ppvae.plots.gap_bars import bars, figure_of_gaps
+from ppvae.report import citation
+from ppvae.report.scatter import MOST, Series, Sprite, scatter, series
+from ppvae.report.sentences import read_gap, reading
+from ppvae.report.write import write_report
+from ppvae.runs.averages import lines
+from ppvae.runs.gap_means import Amount, SplitGap, split_gaps
+from ppvae.runs.results import Row
 
 ROW = Row(
     model="vae", inference="amortized", seed=0, data="digits", treatment="static", split="test", num_data=5, elbo=-21.7,

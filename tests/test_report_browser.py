@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import ppvae
-from ppvae.report import write_report
+from ppvae.report.write import write_report
 
 if TYPE_CHECKING:
     from selenium import webdriver

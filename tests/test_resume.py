@@ -18,10 +18,9 @@ import torch
 import yaml
 
 import ppvae
-from ppvae.checkpoint import CHECKPOINT
-from ppvae.cli import main
-from ppvae.saving import CONFIG, METRICS, OUTCOME, WEIGHTS
-from ppvae.training import Training
+from ppvae.cli.main import main
+from ppvae.runs.folder import CHECKPOINT, CONFIG, METRICS, OUTCOME, WEIGHTS
+from ppvae.training.loop import Training
 
 STEPS_AN_EPOCH, EPOCHS = 5, 4
 STEPS = STEPS_AN_EPOCH * EPOCHS
@@ -47,7 +46,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads({threads})
-from ppvae.training import Training
+from ppvae.training.loop import Training
 import test_resume
 for case, step, how, place in {runs!r}:
     child = os.fork()

@@ -17,7 +17,11 @@ from torch import Tensor, nn
 
 import ppvae
 from ppvae.inference import PerDatapoint
-from ppvae.rows import RowBound, RowFit, RowState, adam_step, fit_rows, row_gradient
+from ppvae.pair.guide_family import set_family
+from ppvae.variational.bound import Bound
+from ppvae.variational.estimator import Estimator
+from ppvae.variational.objective import elbo
+from ppvae.variational.rows import RowBound, RowFit, RowState, adam_step, fit_rows, row_gradient
 
 LR, TOLERANCE = 0.05, 0.01
 
@@ -246,15 +250,15 @@ class Line(ppvae.Model):
 
 def step(strategy: PerDatapoint, model: ppvae.Model, x: Tensor, index: Tensor) -> None:
     """What the training loop does with a batch, θ left alone."""
-    phi = strategy(ppvae.Batch(x[index], index), ppvae.Bound(model, x[index], ppvae.Estimator(kl="mc")))
+    phi = strategy(ppvae.Batch(x[index], index), Bound(model, x[index], Estimator(kl="mc")))
     densities = ppvae.log_densities(model, ppvae.Posterior(model, phi), x[index])
-    (-ppvae.elbo(densities, kl="analytic").mean()).backward()
-    strategy.after_backward()
+    (-elbo(densities, kl="analytic").mean()).backward()
+    strategy.step_rows()
 
 
 def table(n: int = 50, inner_steps: int = 1) -> tuple[PerDatapoint, ppvae.Model, Tensor]:
     x = torch.randn(n, 2, generator=generator())
-    model = ppvae.prepare(Line(), x)
+    model = set_family(Line(), x)
     return PerDatapoint(model, x, inner_steps=inner_steps, lr=LR), model, x
 
 
@@ -289,10 +293,10 @@ def test_a_row_has_the_gradient_of_its_own_bound(size: int) -> None:
     """Not of the batch's mean: after one step the first moment is (1 − β₁) times it, whatever B."""
     strategy, model, x = table()
     index = torch.arange(size)
-    phi = strategy(ppvae.Batch(x[index], index), ppvae.Bound(model, x[index], ppvae.Estimator(kl="mc")))
+    phi = strategy(ppvae.Batch(x[index], index), Bound(model, x[index], Estimator(kl="mc")))
     slope = torch.tensor([3.0, -0.5])
     (-(slope * phi["z_loc"]).sum(-1).mean()).backward()
-    strategy.after_backward()
+    strategy.step_rows()
     torch.testing.assert_close(strategy.exp_avg[:size, :2], 0.1 * slope.expand(size, 2))
 
 

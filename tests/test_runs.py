@@ -17,13 +17,14 @@ import xarray as xr
 import yaml
 
 import ppvae
-from ppvae.cli import main
-from ppvae.compare import EVIDENCE, FITS, RESULTS
-from ppvae.report import FIGURES, REPORT, reading, write_report
-from ppvae.results import Row, read_results, write_results
-from ppvae.runs import find
-from ppvae.saving import CONFIG, OUTCOME, read_config
-from ppvae.training import Training
+from ppvae.cli.main import main
+from ppvae.comparison.run import Comparison
+from ppvae.report.sentences import reading
+from ppvae.report.write import FIGURES, REPORT, write_report
+from ppvae.runs.folder import CONFIG, EVIDENCE, FITS, OUTCOME, RESULTS, read_config
+from ppvae.runs.index import find
+from ppvae.runs.results import Row, read_results, write_results
+from ppvae.training.loop import Training
 
 #: models, strategies and seeds of a comparison that takes a second
 SMALL: dict[str, Any] = {
@@ -44,7 +45,7 @@ class Killed(BaseException):
     """Nobody catches it, as nobody catches a kill."""
 
 
-def small(place: Path | None, **changes: Any) -> ppvae.Comparison:
+def small(place: Path | None, **changes: Any) -> Comparison:
     return ppvae.compare(**{**SMALL, "inference": ["amortized"], **changes}, run_dir=place)
 
 

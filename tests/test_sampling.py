@@ -14,7 +14,9 @@ from torch import Tensor
 import ppvae
 from ppvae import PpvaeError
 from ppvae.models import GMM, PPCA, VAE
-from ppvae.sampling import Samples, reconstruct, sample
+from ppvae.pair.drawing import Samples
+from ppvae.tasks.reconstruction import reconstruct
+from ppvae.tasks.sampling import sample
 
 
 def trained(model: ppvae.Model, x: Tensor, inference: str = "amortized", **options: Any) -> ppvae.Fit:
@@ -234,11 +236,11 @@ def test_models_that_do_not_draw_data_are_refused(observe: Callable[[Tensor, Ten
     [
         (lambda fit: sample(fit, 0), "num_samples"),
         (lambda fit: sample(fit, 5, seed=-1), "seed"),
-        (lambda fit: sample(fit.model, 5), "fit must be"),
+        (lambda fit: sample(fit.model, 5), "pair must be"),
         (lambda fit: reconstruct(fit, real(5), seed=-1), "seed"),
         (lambda fit: reconstruct(fit, real(5, 4)), "x must be"),
         (lambda fit: reconstruct(fit, real(5), torch.arange(4)), "index must hold 5"),
-        (lambda fit: reconstruct(fit.strategy, real(5)), "fit must be"),
+        (lambda fit: reconstruct(fit.strategy, real(5)), "pair must be"),
     ],
 )
 def test_bad_arguments_are_refused_in_one_line(ppca: ppvae.Fit, call: Callable[[Any], object], named: str) -> None:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import ppvae
-from ppvae.fitted import Settings
+from ppvae.training.settings import Settings
 
 ROOT = Path(ppvae.__file__).resolve().parents[1]
 FILES = ["config.yaml", "fit.yaml", "metrics.csv", "weights.safetensors"]
@@ -246,7 +246,7 @@ def test_a_failed_write_leaves_nothing(step: str, empty: bool, tmp_path: Path, m
 
     if empty:
         (tmp_path / "fit").mkdir()
-    monkeypatch.setattr(f"ppvae.saving.{step}", fail)
+    monkeypatch.setattr(f"ppvae.runs.folder.{step}", fail)
     assert "no space left" in refusal(lambda: _zoo().save(tmp_path / "fit"))
     assert [p.name for p in tmp_path.rglob("*")] == (["fit"] if empty else [])
 

@@ -9,8 +9,8 @@ import torch
 from sklearn.datasets import load_wine
 
 import ppvae
-from ppvae import cli
-from ppvae.evaluation import observations, positions
+from ppvae.cli import main as cli
+from ppvae.data.splits import observations, positions
 
 
 @pytest.fixture

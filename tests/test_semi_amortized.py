@@ -24,7 +24,11 @@ import ppvae
 from ppvae.inference.amortized import Amortized
 from ppvae.inference.per_datapoint import PerDatapoint
 from ppvae.inference.semi_amortized import SemiAmortized
-from ppvae.training import Training
+from ppvae.pair.local import Phi
+from ppvae.training.loop import Training
+from ppvae.variational.bound import Bound
+from ppvae.variational.estimator import Estimator
+from ppvae.variational.objective import elbo
 
 #: a learning rate at which no weight moves
 STILL = 1e-30
@@ -32,10 +36,10 @@ BACKPROP = ("full", "truncated")
 
 
 @dataclass
-class Repeated(ppvae.Bound):
+class Repeated(Bound):
     """The bound on the same draws at every call."""
 
-    def __call__(self, phi: ppvae.Phi, which: Tensor | None = None) -> Tensor:
+    def __call__(self, phi: Phi, which: Tensor | None = None) -> Tensor:
         with torch.random.fork_rng():
             torch.manual_seed(5)
             return super().__call__(phi, which)
@@ -69,7 +73,7 @@ PAIRS = {"gmm": mixture, "vae": autoencoder}
 
 def final(model: ppvae.Model, strategy: ppvae.Strategy, x: Tensor) -> Tensor:
     """The mean bound at the strategy's φ, every bound on the same draws."""
-    bound = Repeated(model, x, ppvae.Estimator(), 2)
+    bound = Repeated(model, x, Estimator(), 2)
     return bound(strategy(ppvae.Batch(x, torch.arange(len(x))), bound)).mean()
 
 
@@ -119,7 +123,7 @@ def test_the_full_gradient_is_that_of_the_bound_after_the_steps(name: str) -> No
 def test_the_truncated_gradient_is_thetas_at_the_refined_and_the_encoders_at_the_proposed(name: str) -> None:
     """θ's with the refined φ held fixed; the encoder's is the one of plain amortized inference, on the same draws."""
     model, strategy, x = PAIRS[name](refine_steps=3, lr=0.1, backprop="truncated")
-    bound = Repeated(model, x, ppvae.Estimator(), 2)
+    bound = Repeated(model, x, Estimator(), 2)
     batch = ppvae.Batch(x, torch.arange(len(x)))
     got = final(model, strategy, x)
     held = {key: value.detach() for key, value in strategy(batch, bound).items()}
@@ -138,7 +142,7 @@ def test_the_full_gradient_goes_back_through_plain_steps(estimator: tuple[Any, A
     model, strategy, x = autoencoder(refine_steps=3, lr=0.1)
     batch, found = ppvae.Batch(x, torch.arange(len(x))), []
     for gradient in (estimator[1], "reparam"):
-        phi = strategy(batch, Repeated(model, x, ppvae.Estimator(estimator[0], gradient, "mc"), 3))
+        phi = strategy(batch, Repeated(model, x, Estimator(estimator[0], gradient, "mc"), 3))
         found.append({**gradients(phi["loc"].sum(), strategy), "loc": phi["loc"]})
     assert found[0]["head.weight"].any()
     for name in found[0]:
@@ -160,7 +164,7 @@ def test_only_the_full_gradient_goes_back_through_the_steps() -> None:
 def test_a_row_at_its_optimum_has_a_finite_full_gradient() -> None:
     """The norm of a zero gradient has no derivative: what comes back is no NaN."""
     model, strategy, x = parabola(refine_steps=2)
-    bound = Parabola(model, x, ppvae.Estimator(), centre=torch.zeros(3, 2))
+    bound = Parabola(model, x, Estimator(), centre=torch.zeros(3, 2))
     phi = strategy(ppvae.Batch(x, torch.arange(3)), bound)
     bound(phi).sum().backward()
     assert not phi["loc"].any()
@@ -183,18 +187,18 @@ class Plain(ppvae.Model):
             z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
             pyro.sample("x", dist.Normal(self.slope * z, 1.0).to_event(1), obs=x)
 
-    def guide(self, x: Tensor, phi: ppvae.Phi) -> None:
+    def guide(self, x: Tensor, phi: Phi) -> None:
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(phi["loc"], 0.7).to_event(1))
 
 
 @dataclass
-class Parabola(ppvae.Bound):
+class Parabola(Bound):
     """−½ · 3 · |φᵢ − centreᵢ|²."""
 
     centre: Tensor | None = None
 
-    def __call__(self, phi: ppvae.Phi, which: Tensor | None = None) -> Tensor:
+    def __call__(self, phi: Phi, which: Tensor | None = None) -> Tensor:
         assert self.centre is not None
         return -1.5 * (phi["loc"] - self.centre).square().sum(-1)
 
@@ -208,7 +212,7 @@ def parabola(**options: Any) -> tuple[ppvae.Model, SemiAmortized, Tensor]:
 
 def steps(centre: Tensor, **options: Any) -> Tensor:
     model, strategy, x = parabola(**options)
-    bound = Parabola(model, x, ppvae.Estimator(), centre=centre)
+    bound = Parabola(model, x, Estimator(), centre=centre)
     return strategy(ppvae.Batch(x, torch.arange(3)), bound)["loc"].detach()
 
 
@@ -269,7 +273,7 @@ def bound(fit: ppvae.Fit, posterior: ppvae.Posterior, x: Tensor, particles: int 
     """The ELBO of each datum on fixed noise, [B]."""
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(1)
-        return ppvae.elbo(ppvae.log_densities(fit.model, posterior, x, particles), kl="analytic")
+        return elbo(ppvae.log_densities(fit.model, posterior, x, particles), kl="analytic")
 
 
 @pytest.mark.parametrize("backprop", BACKPROP)
@@ -305,8 +309,8 @@ def test_many_steps_reach_the_optimum() -> None:
     x = x / 4  # where no assignment is certain, which logits would take for ever to say
     for count in (0, 10, 300):
         strategy.refine_steps, strategy.lr = count, 0.5
-        found = strategy.infer(x, ppvae.Bound(model, x, ppvae.Estimator()))
-        gaps.append((model.log_prob(x) - ppvae.elbo(ppvae.log_densities(model, found, x))).detach())
+        found = strategy.infer(x, Bound(model, x, Estimator()))
+        gaps.append((model.log_prob(x) - elbo(ppvae.log_densities(model, found, x))).detach())
     assert (gaps[0] > gaps[1]).all()
     assert (gaps[1] > gaps[2]).all()
     assert gaps[2].min() > -1e-9

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 import ppvae
-from ppvae import tuning
-from ppvae.compare import FITS, TUNING
-from ppvae.saving import read_config
-from ppvae.tuning import GRID, OWN_GRID
+from ppvae.comparison import tuning
+from ppvae.comparison.tuning import GRID, OWN_GRID
+from ppvae.runs.folder import FITS, TUNING, read_config
 
 SMALL: dict[str, Any] = {
     "models": "ppca", "inference": ["amortized", "per-datapoint"], "data": "iris", "seeds": [0, 1], "max_epochs": 2,

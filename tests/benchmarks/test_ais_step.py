@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 import ppvae
-from ppvae.evidence.ais import Annealing, ais
-from ppvae.evidence.method import Question
+from ppvae.evidence.annealing import Annealing
+from ppvae.evidence.methods.ais import ais
+from ppvae.evidence.problem import Problem
 
 DATA, CHAINS, LEAPFROG = 100, 20, 2
 
@@ -30,7 +31,7 @@ def test_ais_step(
     x = torch.bernoulli(torch.rand(DATA, 784, generator=torch.Generator().manual_seed(0)))
     model = ppvae.create("vae", x_dim=784, latent_dim=50, hidden=(200, 200))
     fit = ppvae.fit(model, ppvae.Data("bits", x, x, x, "bernoulli", "static"), max_steps=1, progress=False)
-    asked = Question(fit, x, None, 0, CHAINS)
+    asked = Problem(fit, x, None, 0, CHAINS)
     (_, block), *_ = asked.blocks()
     u = torch.randn(CHAINS, DATA, 50)
     chains: Annealing = ais(asked, num_temperatures=steps + 1, num_leapfrog=LEAPFROG, num_tuning=1)

@@ -10,8 +10,9 @@ from collections.abc import Callable
 import torch
 
 import ppvae
-from ppvae.evidence.estimate import answer
-from ppvae.evidence.method import DATA_BLOCK, PARTICLE_BLOCK, Question
+from ppvae.blocks import DATA_BLOCK, PARTICLE_BLOCK
+from ppvae.evidence.estimates import estimate
+from ppvae.evidence.problem import Problem
 from ppvae.evidence.proposal import Proposal
 
 
@@ -32,11 +33,11 @@ def test_importance_sampling(
 
     # compiled once, as a long evaluation has it
     posterior = fit.posterior(x)
-    compiled = Question(fit, x, None, seed=0, num_samples=samples, compile=True)
+    compiled = Problem(fit, x, None, seed=0, num_samples=samples, compile=True)
 
     paired(
         f"importance sampling, {samples} draws of {DATA_BLOCK} datapoints, 20-400-784",
         products=lambda: clock(products),
         ppvae=lambda: clock(lambda: ppvae.log_marginal(fit, x, num_samples=samples)),
-        compiled=lambda: clock(lambda: answer(compiled, Proposal(fit.model, posterior))),
+        compiled=lambda: clock(lambda: estimate(compiled, Proposal(fit.model, posterior))),
     )

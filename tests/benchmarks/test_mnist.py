@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 import ppvae
-from ppvae.nets import mlp
+from ppvae.nn.networks import mlp
 
 ROOT = Path(os.environ.get("PPVAE_DATA", Path(__file__).parents[3] / "shared" / "data"))
 LATENT, HIDDEN, BATCH = 50, 200, 100

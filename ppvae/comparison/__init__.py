@@ -1,0 +1,1 @@
+"""Which model and inference do best, and at what cost?"""

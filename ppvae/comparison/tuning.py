@@ -1,0 +1,130 @@
+"""Learning rates chosen on the validation bound, each strategy's own, at equal wall-clock: a fair comparison."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ppvae.comparison.job import Job
+from ppvae.errors import NonFiniteError, PpvaeError
+from ppvae.options import option_names
+from ppvae.pair.zoo import build
+from ppvae.randomness import seeded
+from ppvae.runs.files import write_text
+from ppvae.training.fitting import fit
+from ppvae.variational.strategy import strategy_class
+
+#: the values tried of each option of `fit`, and of each strategy's own
+GRID: dict[str, tuple[float, ...]] = {"lr": (3e-4, 1e-3, 3e-3, 1e-2)}
+OWN_GRID: dict[str, tuple[float, ...]] = {"lr": (0.02, 0.1)}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One point of the grid: its options, the best validation bound (nats/datum; None where the bound was not finite)
+    and the seconds of training behind it.
+    """
+
+    model: str
+    inference: str
+    options: dict[str, Any]
+    valid_bound: float | None
+    seconds: float
+    steps: int
+    chosen: bool = False
+    family: str | None = None
+
+    @property
+    def key(self) -> tuple[str, str, str | None]:
+        return (self.model, self.inference, self.family)
+
+
+def tune(
+    jobs: Sequence[Job], seconds: float, place: Path | None = None, tell: Callable[[str], None] | None = None
+) -> tuple[list[Job], list[Trial]]:
+    """The jobs with the learning rates that did best within so many seconds of training, and all that was tried.
+
+    Every model and strategy gets the whole grid, each point the same seconds, at the first of its seeds; test data
+    are not looked at. Options that a job was given stay as they are.
+
+    Args:
+        jobs: of a comparison.
+        seconds: of training for each point of the grid.
+        place: tuning.json, which is read where it is there.
+        tell: called with what is being tried.
+    """
+    known = _read(place) if place is not None and place.is_file() else []
+    chosen: dict[tuple[str, str, str | None], dict[str, Any]] = {}
+    trials: list[Trial] = []
+    for job in jobs:
+        key = _key(job)
+        if key in chosen:
+            continue
+        tried = [trial for trial in known if trial.key == key]
+        if not tried:
+            tried = [_try(job, options, seconds, tell) for options in _points(job)]
+            best = max(tried, key=lambda trial: -math.inf if trial.valid_bound is None else trial.valid_bound)
+            if best.valid_bound is None:
+                raise PpvaeError(f"no learning rate of the grid gives {job.model} under {job.how} a finite bound")
+            tried = [replace(trial, chosen=trial is best) for trial in tried]
+        trials += tried
+        chosen[key] = next(trial.options for trial in tried if trial.chosen)
+        if place is not None:
+            write_text(place, json.dumps([asdict(trial) for trial in trials], indent=1) + "\n")
+    return [replace(job, fit_options=_with(job.fit_options, chosen[_key(job)])) for job in jobs], trials
+
+
+def _key(job: Job) -> tuple[str, str, str | None]:
+    return (job.model, job.inference, job.fit_options.get("family"))
+
+
+def _points(job: Job) -> list[dict[str, Any]]:
+    """The grid of a job: options of `fit` by name, the strategy's own as inference_options."""
+    own = option_names(strategy_class(job.inference), skip=("self", "model", "x"))
+    given = job.fit_options.get("inference_options") or {}
+    free = {name: values for name, values in GRID.items() if name not in job.fit_options}
+    rows = {name: values for name, values in OWN_GRID.items() if name in own and name not in given}
+    if job.fit_options.get("lr_phi") is not None:
+        rows.pop("lr", None)
+    out = []
+    for values in itertools.product(*free.values(), *rows.values()):
+        options: dict[str, Any] = dict(zip(free, values, strict=False))
+        if rows:
+            options["inference_options"] = dict(zip(rows, values[len(free) :], strict=True))
+        out.append(options)
+    return out
+
+
+def _try(job: Job, options: dict[str, Any], seconds: float, tell: Callable[[str], None] | None) -> Trial:
+    if tell is not None:
+        tell(f"{Path(job.model).name} · {job.how} · tuning {options}")
+    with seeded(job.seed, device=torch.device("cpu")):
+        model = build(job.model, job.kind, job.model_options)
+    settings = _with(job.fit_options, options) | {"max_seconds": seconds, "max_epochs": 10**6, "patience": None}
+    family = job.fit_options.get("family")
+    try:
+        found = fit(model, job.data, job.inference, seed=job.seed, progress=False, **settings)
+    except NonFiniteError:
+        return Trial(job.model, job.inference, options, None, seconds, 0, family=family)
+    best = max(entry["valid_bound"] for entry in found.history)
+    return Trial(job.model, job.inference, options, best, found.seconds, int(found.history[-1]["step"]), family=family)
+
+
+def _with(settings: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options over the settings; a strategy's own are merged."""
+    own = {**(settings.get("inference_options") or {}), **options.get("inference_options", {})}
+    return {**settings, **options, "inference_options": own}
+
+
+def _read(place: Path) -> list[Trial]:
+    try:
+        return [Trial(**entry) for entry in json.loads(place.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError) as error:
+        raise PpvaeError(f"{place} is damaged, {' '.join(str(error).split())[:100]}: remove it to tune anew") from error

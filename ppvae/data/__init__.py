@@ -1,0 +1,1 @@
+"""What is a datum, and where does it come from?"""

@@ -1,0 +1,89 @@
+"""A data set in three splits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppvae import require
+from ppvae.data.readers import SPLITS
+from ppvae.data.source import LogProb
+from ppvae.data.treatment import BINARY, LIKELIHOODS, UNIT, check_values, holds, kind_of
+from ppvae.errors import PpvaeError
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A data set in three splits, with the observation model that fits it.
+
+    Attributes:
+        name: what results call it.
+        train, valid, test: [N, *event] of one floating dtype and one event shape.
+        likelihood: "bernoulli" or "gaussian".
+        treatment: how values became observations; results name it, as log p(x) differs by nats between them.
+        labels: split → [N] int64, or None.
+        log_prob: the exact log density in nats, [B, *event] → [B], where the distribution is known.
+        source: the arguments of `load_data` that give it again, or None.
+        rows: split → [N], where each datum stands in a file that was split here, or None.
+
+    Raises:
+        PpvaeError: an unknown likelihood or treatment; parts that do not fit together or the likelihood.
+    """
+
+    name: str
+    train: Tensor
+    valid: Tensor
+    test: Tensor
+    likelihood: str
+    treatment: str
+    labels: dict[str, Tensor] | None = None
+    log_prob: LogProb | None = None
+    source: dict[str, Any] | None = None
+    rows: dict[str, Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        require.one_of("likelihood", self.likelihood, sorted(set(LIKELIHOODS.values())))
+        require.one_of("treatment", self.treatment, sorted(LIKELIHOODS))
+        for split, x in self.splits.items():
+            where = f"data {self.name!r}, {split}"
+            check_values(where, x)
+            if (x.shape[1:], x.dtype, x.device) != (self.event_shape, self.train.dtype, self.train.device):
+                raise PpvaeError(f"{where}: {kind_of(x)} is unlike train, {kind_of(self.train)}: make rows agree")
+            needed = UNIT if self.dynamic and split == "train" else BINARY
+            if self.likelihood == "bernoulli" and not holds(x, needed):
+                raise PpvaeError(f"{where}: 'bernoulli' needs values {needed}: binarise, or use 'gaussian'")
+        if self.dynamic and self.likelihood != "bernoulli":
+            raise PpvaeError(f"data {self.name!r}: treatment 'dynamic' goes with likelihood 'bernoulli' only")
+        if self.labels is not None and (not isinstance(self.labels, dict) or set(self.labels) != set(SPLITS)):
+            raise PpvaeError(f"data {self.name!r}: labels must be None or a dict of {', '.join(SPLITS)}")
+        for split, y in (self.labels or {}).items():
+            size = len(self.splits[split])
+            if not isinstance(y, Tensor) or y.dtype != torch.int64 or y.shape != (size,):
+                where = f"data {self.name!r}, {split}"
+                raise PpvaeError(f"{where}: labels must be a torch.int64 tensor [{size}], not {kind_of(y)}")
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{split} {list(x.shape)}" for split, x in self.splits.items())
+        return f"Data({self.name!r}, {sizes}, {self.likelihood}, {self.treatment})"
+
+    @property
+    def splits(self) -> dict[str, Tensor]:
+        """Split name → [N, *event], in the order train, valid, test."""
+        return {split: getattr(self, split) for split in SPLITS}
+
+    @property
+    def event_shape(self) -> torch.Size:
+        """The shape of one datum."""
+        return self.train.shape[1:]
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether each visit redraws training data: then `train` holds intensities, not observations."""
+        return self.treatment == "dynamic"
+
+    def draw(self, x: Tensor) -> Tensor:
+        """What a step sees of rows x [B, *event] of `train`: fresh Bernoulli(x) draws if dynamic, else x."""
+        return torch.bernoulli(x) if self.dynamic else x

@@ -1,0 +1,1 @@
+"""What is wrong with q, with p, with a gradient?"""

@@ -1,0 +1,156 @@
+"""Bidirectional Monte Carlo: log p(x) of simulated data, from below and from above."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+import xarray as xr
+from torch import Tensor
+
+from ppvae import require
+from ppvae.blocks import DATA_BLOCK, PARTICLE_BLOCK, Block
+from ppvae.evidence.annealing import Annealing, covers
+from ppvae.evidence.estimates import estimate
+from ppvae.evidence.method import Weighted, check_options_of, options_of
+from ppvae.evidence.methods.ais import ais
+from ppvae.evidence.problem import Problem
+from ppvae.evidence.proposal import Proposal
+from ppvae.pair.pair import Pair, require_pair
+from ppvae.randomness import stream
+from ppvae.tasks.sampling import sample
+
+#: streams of random numbers
+_REVERSE = stream("diagnostics/bidirectional/reverse")
+_IMPORTANCE = stream("diagnostics/bidirectional/importance")
+_OTHERS = stream("diagnostics/bidirectional/others")
+_SCOPE = (
+    "of data simulated from the model: how well these methods estimate log p there, which says nothing certain about "
+    "real data, whose posteriors may be harder"
+)
+
+
+def bdmc(
+    pair: Pair,
+    num_data: int = 50,
+    num_samples: int = 16,
+    *,
+    num_importance: int = 1000,
+    seed: int = 0,
+    chunk_size: int = DATA_BLOCK * PARTICLE_BLOCK,
+    progress: bool | None = False,
+    **options: Any,
+) -> xr.Dataset:
+    """Sandwich log p(x) of data simulated from the model between stochastic bounds (Grosse, Ghahramani & Adams 2015).
+
+    Of a simulated x the latents z it came from are an exact draw of p(z | x). Forward AIS chains bound log p(x) from
+    below, in expectation. Chains that start at z and meet the same transitions backwards weigh E w = 1/p(x), so that
+    −log of their mean bounds it from above, in expectation (Wu, Burda, Salakhutdinov & Grosse 2017). Where both meet,
+    both are right. The same holds more cheaply, and less tightly, for K importance samples of q, with z among them for
+    the bound from above.
+
+    Args:
+        fit: a trained pair with continuous latents, and discrete ones summed out by the model.
+        num_data: N, simulated data. The first of more data are the data of fewer.
+        num_samples: chains a datum, in each direction.
+        num_importance: K, importance samples of q a datum.
+        seed: of everything drawn; the caller's random state is left alone.
+        chunk_size: particles × datapoints scored at once: bounds memory.
+        progress: show a progress bar; None only on a terminal.
+        options: of method "ais".
+
+    Returns:
+        Dataset over dim `datum`, all in nats: lower (forward AIS) with lower_se, upper (reverse AIS) with upper_se,
+        gap = upper − lower, iwae_lower with iwae_lower_se, iwae_upper (q with z among its draws; NaN where the guide is
+        not over the continuous latents alone). upper_se is the spread of chains that share their start z, and
+        iwae_upper has one z alone: how far another z would move them shows in the spread over data only. Attributes:
+        mean_gap and mean_gap_se over data, num_data, the settings, scope.
+
+    Raises:
+        PpvaeError: arguments out of range, an unknown option, a pair that AIS does not apply to, or a model that
+            `sample` refuses.
+    """
+    require_pair(pair)
+    check_options_of("ais", options)
+    require.count("num_data", num_data)
+    require.count("num_samples", num_samples)
+    require.count("num_importance", num_importance)
+    require.count("chunk_size", chunk_size)
+    require.count("seed", seed, least=0)
+    simulated = sample(pair, num_data, seed=seed)
+    problem = Problem(pair, pair.as_input(simulated.x), None, seed, num_samples, chunk_size, progress)
+    chains = ais(problem, **options)
+    with torch.no_grad():
+        truth = problem.target.unconstrained({name: value.unsqueeze(0) for name, value in simulated.latents.items()})
+    forward = estimate(problem, chains)
+    backward = estimate(problem, _Backwards(chains, truth), _REVERSE)
+    proposal = Proposal(pair.model, problem.posterior)
+    iwae = estimate(replace(problem, num_samples=num_importance), proposal, _IMPORTANCE)
+    columns = {
+        "lower": forward["log_marginal"],
+        "lower_se": forward["log_marginal_se"],
+        "upper": -backward["log_marginal"],
+        "upper_se": backward["log_marginal_se"],
+        "iwae_lower": iwae["log_marginal"],
+        "iwae_lower_se": iwae["log_marginal_se"],
+        "iwae_upper": _with_truth(replace(problem, num_samples=num_importance - 1), proposal, truth),
+    }
+    columns["gap"] = columns["upper"] - columns["lower"]
+    gap = columns["gap"].cpu().numpy()
+    attributes = {
+        "mean_gap": float(gap.mean()),
+        "mean_gap_se": float(gap.std(ddof=1) / math.sqrt(num_data)) if num_data > 1 else math.nan,
+        "scope": _SCOPE,
+        "num_data": num_data,
+        "num_samples": num_samples,
+        "num_importance": num_importance,
+        "seed": seed,
+        **{name: parameter.default for name, parameter in options_of("ais").items()},
+        **options,
+    }
+    return xr.Dataset(
+        {name: ("datum", value.cpu().numpy(), {"units": "nats/datum"}) for name, value in columns.items()},
+        coords={"datum": np.arange(num_data)},
+        attrs=attributes,
+    )
+
+
+@dataclass
+class _Backwards:
+    """Reverse chains from true latents u [1, N, D]; the mean weight estimates 1/p(x)."""
+
+    chains: Annealing
+    truth: Tensor
+    converged: Tensor | None = None
+
+    def weights(self, block: Block, particles: int, size: int) -> Iterator[Weighted]:
+        start = self.truth[:, block.wanted].expand(particles, -1, -1)
+        log_weight = self.chains.run(block, start, size, reverse=True)
+        yield Weighted(log_weight, log_weight)
+
+
+def _with_truth(others: Problem, proposal: Proposal, truth: Tensor) -> Tensor:
+    """log (1/K)(w(z) + Σ w of K − 1 draws of q), [N].
+
+    K latents of which one, no matter which, is of p(z | x) have the density of K draws of q times mean w / p(x). Under
+    it E log mean w − log p(x) is a divergence from the draws of q, and so ≥ 0; under q it is minus the reverse one.
+    """
+    target, posterior = others.target, others.posterior
+    if not covers(target, posterior, others.x):
+        return truth.new_full(truth.shape[1:2], math.nan, dtype=torch.float64)
+    parts = []
+    with torch.no_grad(), pyro.validation_enabled(False):
+        for _, block in others.blocks():
+            u, x = truth[:, block.wanted], block.x
+            log_q = target.log_q(u, x, posterior.select(block.wanted))
+            parts.append((target.log_joint(u, x) - log_q).squeeze(0).double())
+    log_weight = torch.cat(parts)
+    if not others.num_samples:
+        return log_weight
+    rest = estimate(others, proposal, _OTHERS)["log_marginal"] + math.log(others.num_samples)
+    return torch.logaddexp(rest, log_weight) - math.log(others.num_samples + 1)

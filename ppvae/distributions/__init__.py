@@ -1,0 +1,1 @@
+"""Which densities do torch and Pyro lack, or score slowly?"""

@@ -1,0 +1,164 @@
+"""Estimates of log p(x), one a datum, that say how far they can be trusted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from torch import Tensor
+
+from ppvae import require
+from ppvae.blocks import DATA_BLOCK, PARTICLE_BLOCK
+from ppvae.catalogue import METHODS
+from ppvae.errors import PpvaeError
+from ppvae.evidence.escalation import AUTO, PLAIN, auto, escalation
+from ppvae.evidence.estimates import COLUMNS, SMOOTHED, Estimates, estimate
+from ppvae.evidence.method import Known, check_options_of, prepared
+from ppvae.evidence.problem import Problem
+from ppvae.evidence.weights import checkpoints, khat_threshold
+from ppvae.pair.pair import Pair, require_pair
+
+
+def log_marginal(
+    pair: Pair,
+    x: Tensor,
+    index: Tensor | None = None,
+    *,
+    num_samples: int = 1000,
+    method: str = "importance",
+    options: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    chunk_size: int = DATA_BLOCK * PARTICLE_BLOCK,
+    compile: bool = False,
+    smooth: bool = False,
+    progress: bool | None = False,
+) -> xr.Dataset:
+    """Estimate log p(x) of each datum.
+
+    Args:
+        fit: a trained pair.
+        x: data [N, *event].
+        index: the positions of x in the training set, where q is to be what training left there; without, φ is inferred
+            afresh.
+        num_samples: S, exactly the draws that each datum gets.
+        method: a name of `ppvae.available("methods")`, each a file of `ppvae/evidence/methods`; or "auto", which goes
+            from one to the next for each datum until its weights pass (`ppvae.evidence.escalation`), and gives the
+            plain number too.
+        options: of the method.
+        seed: of the draws. Results depend on it and on the position of a datum in x, not on chunk_size; the
+            caller's random state is left alone.
+        chunk_size: particles × datapoints scored at once: bounds memory.
+        compile: run the model through `torch.compile`, which takes some seconds first and needs a C++ compiler; the
+            numbers are the same but for rounding.
+        smooth: give two estimates besides which may be nearer to log p(x) but are no lower bounds: log_marginal_psis,
+            with the upper tail of the weights Pareto-smoothed (Vehtari, Simpson, Gelman, Yao & Gabry 2024), and
+            log_marginal_jackknife, without the 1/S term of the bias (Nowozin 2018). All log weights of 100 data are
+            then in memory at once.
+        progress: show a progress bar; None only on a terminal.
+
+    Returns:
+        Dataset over dim `datum`: log_marginal, log_marginal_se, elbo, elbo_se (nats), ess, khat, ok, method; attributes
+        num_samples, seed, khat_threshold. elbo is the mean log weight of one draw. last_doubling (nats) is what the
+        second half of the draws added: where the bias falls as 1/S, its mean over data is about what is missing at S.
+        Over (datum, num_draws) besides: running, the estimate from the first K draws for K = 1, 2, 4, … and S. Where a
+        method optimises something for each datum: converged. Where the answer is exact its error is 0 or the numerical
+        one, ess, khat and last_doubling are NaN, and there is no running. With method="auto", elbo is that of q as it
+        is, and iwae_bound and iwae_bound_se are the estimate from it; AIS has fewer draws, and NaN in running.
+
+    Raises:
+        PpvaeError: x of the wrong shape or not finite, arguments out of range, an unknown method or option, or a method
+            that does not apply to the pair.
+    """
+    require_pair(pair)
+    check_method(method, options)
+    require.count("num_samples", num_samples)
+    require.count("chunk_size", chunk_size)
+    require.count("seed", seed, least=0)
+    require.flag("smooth", smooth)
+    require.flag("compile", compile)
+    problem = Problem(
+        pair, pair.as_input(x), index, seed, num_samples, chunk_size, progress, compile=compile, smooth=smooth
+    )
+    return estimates(problem, method, options)
+
+
+def estimates(problem: Problem, method: str, options: Mapping[str, Any] | None = None) -> xr.Dataset:
+    """What `log_marginal` returns, of a question that may know q already."""
+    settings = check_method(method, options)
+    if method == AUTO:
+        columns, methods = auto(problem, escalation(**settings))
+        return _dataset(columns, methods, problem.num_samples, problem.seed)
+    source = prepared(problem, method, settings)
+    columns = estimate(problem, source)
+    converged = None if isinstance(source, Known) else source.converged
+    if converged is not None:
+        columns["converged"] = converged
+    return _dataset(columns, np.full(len(problem.x), method), problem.num_samples, problem.seed)
+
+
+def check_method(method: str, options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The options of a method, refused where it or they are unknown."""
+    require.one_of("method", method, (AUTO, *METHODS))
+    settings = require.mapping("options of a method", options)
+    if method == AUTO:
+        escalation(**settings)
+    else:
+        check_options_of(method, settings)
+    return settings
+
+
+def _dataset(found: Estimates, methods: np.ndarray, num_samples: int, seed: int) -> xr.Dataset:
+    units = {**COLUMNS, **PLAIN, **SMOOTHED, "converged": ""}
+    columns: dict[str, tuple] = {
+        name: ("datum", found[name].cpu().numpy(), {"units": units[name]}) for name in units if name in found
+    }
+    for name in SMOOTHED.keys() & columns.keys():
+        columns[name][2]["bound"] = "no lower bound"
+    coords = {"datum": np.arange(len(methods))}
+    if "running" in found:
+        columns["running"] = (("datum", "num_draws"), found["running"].cpu().numpy(), {"units": "nats/datum"})
+        coords["num_draws"] = np.array(checkpoints(num_samples))
+    columns["method"] = ("datum", methods, {"units": ""})
+    attributes = {"num_samples": num_samples, "seed": seed, "khat_threshold": khat_threshold(num_samples)}
+    return xr.Dataset(columns, coords=coords, attrs=attributes)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """An estimate averaged over data, in nats/datum.
+
+    Attributes:
+        mean: over data.
+        mc_se: its sampling error given the data; NaN where unknown.
+        data_se: the spread over data divided by √N: how well this many data pin down the expectation.
+    """
+
+    mean: float
+    mc_se: float
+    data_se: float
+
+
+def summarise(estimates: xr.Dataset, name: str = "log_marginal") -> Summary:
+    """Mean over data with its sampling error and the data's own spread kept apart.
+
+    Args:
+        estimates: from `log_marginal` or `gaps`.
+        name: of a column over data that has its standard error beside it, such as elbo or amortization_gap.
+
+    Raises:
+        PpvaeError: no such column, or one over more than the data: pick a family with `.sel(family=…)` first.
+    """
+    columns = [str(column) for column in estimates if f"{column}_se" in estimates]
+    require.one_of("estimate", name, columns)
+    if estimates[name].dims != ("datum",):
+        others = [str(dim) for dim in estimates[name].dims if dim != "datum"]
+        raise PpvaeError(f"{name} goes over {', '.join(others)} besides data: pick one with .sel({others[0]}=…)")
+    values = estimates[name].values
+    se = estimates[f"{name}_se"].values
+    n = len(values)
+    spread = float(values.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
+    return Summary(float(values.mean()), float(np.sqrt((se**2).sum()) / n), spread)

@@ -1,0 +1,1 @@
+"""Methods of estimating log p(x), one file each."""

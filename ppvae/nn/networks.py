@@ -1,0 +1,48 @@
+"""The small networks that several models share."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+
+def mlp(*sizes: int) -> nn.Sequential:
+    """Linear layers with ReLU between them: mlp(64, 200, 10) maps [..., 64] → [..., 10]."""
+    layers: list[nn.Module] = []
+    for i, o in pairwise(sizes):
+        layers += [nn.ReLU(), nn.Linear(i, o)]
+    return nn.Sequential(*layers[1:])
+
+
+def recognition(x_dim: int, *hidden: int) -> nn.Sequential:
+    """An encoder's body: x [B, *event] → features [B, hidden[-1]]."""
+    return nn.Sequential(nn.Flatten(), mlp(x_dim, *hidden), nn.ReLU())
+
+
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation [x_dim] of each coordinate of x [N, *event]; a constant one gets 1."""
+    flat = x.detach().flatten(1).to(torch.get_default_dtype())
+    std = flat.std(0, correction=0)
+    return flat.mean(0), torch.where(std > 0, std, torch.ones_like(std))
+
+
+class Standardize(nn.Module):
+    """x [..., x_dim] → (x − mean) / std per coordinate."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean.detach().clone())
+        self.register_buffer("std", std.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+
+def default_encoder(x: Tensor, hidden: int = 200) -> nn.Module:
+    """A recognition network for data x [N, *event] of any kind: x → features [B, hidden]."""
+    return nn.Sequential(nn.Flatten(), Standardize(*moments(x)), recognition(x[0].numel(), hidden, hidden))

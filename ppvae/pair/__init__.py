@@ -1,0 +1,1 @@
+"""What do a model and its guide say, datum by datum?"""

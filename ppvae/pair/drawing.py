@@ -1,0 +1,145 @@
+"""Independent draws of q for many data, from a seed and the position of each."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.infer import infer_discrete
+from torch import Tensor
+
+from ppvae.blocks import DATA_BLOCK, Cell, cells
+from ppvae.errors import PpvaeError
+from ppvae.pair.faults import explained
+from ppvae.pair.pair import Pair
+from ppvae.pair.posterior import Posterior
+from ppvae.pair.sites import marked, sample_sites
+from ppvae.randomness import block_seed, forked, reseed
+
+
+@contextmanager
+def evaluating(pair: Pair) -> Iterator[None]:
+    """Where draws are made: without gradients, and with the caller's random state given back."""
+    device = pair.start.device
+    with torch.no_grad(), forked(device), pyro.validation_enabled(False), explained(type(pair.model).__name__):
+        yield
+
+
+def gather(pair: Pair, size: int, num_draws: int, of: Callable[[Cell], Sequence[Any]], *key: int) -> list[Any]:
+    """`of(cell)` for every cell: tensors [draws, data, …], or dicts of them, each put together as [S, N, …]."""
+    groups: dict[int, list[Sequence[Any]]] = {}  # first draw → every block of data
+    with evaluating(pair):
+        for cell in cells(size, num_draws, pair.start.device, *key):
+            groups.setdefault(cell.draws.start, []).append(of(cell))
+    rows = [[_join(each, 1) for each in zip(*group, strict=True)] for group in groups.values()]
+    return [_join(each, 0) for each in zip(*rows, strict=True)]
+
+
+def _join(parts: Sequence[Any], dim: int) -> Any:
+    if isinstance(parts[0], dict):
+        return {name: torch.cat([part[name] for part in parts], dim) for name in parts[0]}
+    return torch.cat(list(parts), dim)
+
+
+def guide_values(posterior: Posterior, x: Tensor, index: Tensor) -> dict[str, Tensor]:
+    """One draw of z ~ q(z | x) for each of the positions `index` [n] in x: site → [n, *event].
+
+    A discrete site is drawn, whether or not it is marked for enumeration.
+    """
+    sites = sample_sites(poutine.trace(posterior.select(index)).get_trace(x[index]))
+    return {name: site["value"] for name, site in sites.items() if not site["infer"].get("_deterministic")}
+
+
+def latents(posterior: Posterior, x: Tensor, index: Tensor) -> dict[str, Tensor]:
+    """The same; raises PpvaeError where q has no latent."""
+    values = guide_values(posterior, x, index)
+    if not values:
+        raise PpvaeError("the guide has no latent: there is no q to look at")
+    return values
+
+
+def names(values: Mapping[str, Tensor]) -> list[str]:
+    """A name a coordinate of the latents {site: [S, B, *event]}."""
+    return [each for site, value in values.items() for each in numbered(site, value.shape[2:])]
+
+
+def numbered(name: str, shape: Sequence[int]) -> list[str]:
+    """A name a number of an array of this shape: z, z[3] or z[0,2]."""
+    places = itertools.product(*map(range, shape))
+    return [f"{name}[{','.join(map(str, place))}]" if place else name for place in places]
+
+
+def coordinates(values: Mapping[str, Tensor]) -> Tensor:
+    """The latents {site: [S, B, *event]} as numbers [S, B, D], in the order of `names`."""
+    return torch.cat([value.double().reshape(*value.shape[:2], -1) for value in values.values()], -1)
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Draws of a model, on its device.
+
+    Attributes:
+        x: drawn values of the observed site [n, *event].
+        mean: mean of the observation model p(x | z) they came from [n, *event], which is what pictures show; x where
+            the distribution has no mean.
+        latents: site → values [n, ...].
+    """
+
+    x: Tensor
+    mean: Tensor
+    latents: dict[str, Tensor]
+
+
+def replicate(pair: Pair, posterior: Posterior, x: Tensor, index: Tensor) -> Samples:
+    """One draw of z ~ q(z | x) and of data from p(x | z) for each of the positions `index` [n] in x, from the global
+    generator as it stands."""
+    rows = x[index]
+    known = poutine.trace(posterior.select(index)).get_trace(rows)
+    program = poutine.replay(pair.model, trace=known)
+    sites = sample_sites(poutine.trace(program).get_trace(rows))
+    if any(marked(site) and name not in known for name, site in sites.items()):
+        known = poutine.trace(infer_discrete(program, first_available_dim=-2)).get_trace(rows)
+        program = poutine.replay(pair.model, trace=known)
+    return run_unconditioned(pair, program, rows)
+
+
+def samples_in_blocks(pair: Pair, size: int, key: tuple[int, int], block: Callable[[Tensor], Samples]) -> Samples:
+    """`block(index)` for full blocks of positions, so that draws do not depend on how many follow, cut to `size`."""
+    device = pair.start.device
+    parts = []
+    with torch.no_grad(), forked(device), pyro.validation_enabled(False), explained(type(pair.model).__name__):
+        for at in range(0, size, DATA_BLOCK):
+            reseed(block_seed(*key, at // DATA_BLOCK), device)
+            parts.append(block((at + torch.arange(DATA_BLOCK, device=device)).clamp_max(size - 1)))
+    return Samples(
+        torch.cat([part.x for part in parts])[:size],
+        torch.cat([part.mean for part in parts])[:size],
+        {name: torch.cat([part.latents[name] for part in parts])[:size] for name in parts[0].latents},
+    )
+
+
+def run_unconditioned(pair: Pair, program: Callable[[Tensor], Any], x: Tensor) -> Samples:
+    """Run a program of x [B, *event] with its observation drawn instead."""
+    sites = sample_sites(poutine.trace(poutine.uncondition(program)).get_trace(x))
+    sites = {name: site for name, site in sites.items() if not site["infer"].get("_deterministic")}
+    observed = [name for name, site in sites.items() if site["infer"].get("was_observed")]
+    if len(observed) != 1:
+        names = " and ".join(map(repr, observed)) or "nothing"
+        raise PpvaeError(f"the model observes {names}: write it with one observed site to draw data from it")
+    site = sites.pop(observed[0])
+    value = site["value"]
+    if value.numel() != x.numel():
+        raise PpvaeError(f"site {observed[0]!r} draws {tuple(value.shape)}, which is no batch of {tuple(x.shape)}")
+    drawn = value.reshape(x.shape).to(x)
+    latents = {name: site["value"] for name, site in sites.items()}
+    try:
+        mean = site["fn"].mean.expand(value.shape).reshape(x.shape).to(x)
+    except (NotImplementedError, AttributeError):
+        return Samples(drawn, drawn, latents)
+    return Samples(drawn, torch.where(mean.isnan(), drawn, mean), latents)  # as of a Cauchy, or of a Categorical

@@ -1,0 +1,1 @@
+"""What q(z | φ) may look like, one file a family."""

@@ -1,0 +1,18 @@
+"""An inverse autoregressive flow."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from ppvae.catalogue import register
+from ppvae.pair.flow import FlowFamily, inverted
+
+
+@register("iaf", order=5)
+class InverseAutoregressive(FlowFamily):
+    """An inverse autoregressive flow (Kingma et al. 2016): draws in one pass, foreign values in as many as dims."""
+
+    def flow(self, size: int, context: int, transforms: int, hidden: list[int]) -> nn.Module:
+        import zuko
+
+        return inverted(zuko.flows.MAF(size, context, transforms=transforms, hidden_features=hidden))

@@ -1,0 +1,70 @@
+"""Families of normalising flows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions import constraints
+from torch import Tensor, nn
+
+from ppvae import require
+from ppvae.distributions.flow import ZukoFlow
+from ppvae.pair.family import JointFamily, LocalSite, sample_site, shaped
+from ppvae.pair.local import Local, Phi
+
+
+class FlowFamily(JointFamily):
+    """q(z) = Πₛ T_s # flow_s(· | φ_s, z before s): normalising flows by zuko, conditioned on a context vector φ.
+
+    The flow acts on values in units of the prior's moments and starts near a standard Normal there. Its networks are
+    weights that the guide owns, shared by all data; what is local is the context.
+
+    Args:
+        context: numbers in φ for each site.
+        transforms: how many are composed.
+        hidden: sizes of the hidden layers of their networks.
+    """
+
+    def __init__(
+        self, sites: list[LocalSite], *, context: int = 16, transforms: int = 2, hidden: tuple[int, ...] = (32, 32)
+    ) -> None:
+        super().__init__(sites)
+        require.count("context", context)
+        require.count("transforms", transforms)
+        hidden = require.sizes("hidden", hidden)
+        self.phi = {
+            **{f"{site.name}_loc": Local(site.mean.flatten()) for site in sites},
+            **{f"{site.name}_scale": Local(site.std.flatten(), constraints.softplus_positive) for site in sites},
+            **{f"{site.name}_context": Local(torch.zeros(context, dtype=self.mean.dtype)) for site in sites},
+        }
+        self.net = self.flows = nn.ModuleList(
+            self.flow(site.size, context + at.start, transforms, list(hidden)) for site, at in self.parts()
+        )
+
+    def flow(self, size: int, context: int, transforms: int, hidden: list[int]) -> nn.Module:
+        """A lazy flow of zuko's over [size], given [context] numbers."""
+        raise NotImplementedError
+
+    def __call__(self, x: Tensor, phi: Phi) -> None:
+        before: list[Tensor] = []
+        with pyro.plate("data", len(x)):
+            for (site, _), net in zip(self.parts(), self.flows, strict=True):
+                context = phi[f"{site.name}_context"]
+                if before:
+                    lead = torch.broadcast_shapes(context.shape[:-1], before[0].shape[:-1])
+                    context = torch.cat([part.expand(*lead, part.shape[-1]) for part in (context, *before)], -1)
+                # a transform that remembers its last value spares its own draw the way back through the flow
+                loc, scale = phi[f"{site.name}_loc"], phi[f"{site.name}_scale"]
+                units = dist.transforms.AffineTransform(loc, scale, event_dim=1, cache_size=1)
+                z = sample_site(site, shaped(site, dist.TransformedDistribution(ZukoFlow(net, context), [units])))
+                before.append(z)
+
+
+def inverted(flow: Any) -> nn.Module:
+    """The flow with its direction turned: fast to draw from rather than to score foreign values."""
+    import zuko
+
+    return zuko.flows.Flow([step.inv for step in flow.transform.transforms], flow.base)

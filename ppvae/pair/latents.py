@@ -1,0 +1,95 @@
+"""The continuous local latents of a model."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.distributions import constraints
+from torch import Tensor
+from torch.distributions import biject_to
+
+from ppvae.errors import PpvaeError
+from ppvae.pair.family import LocalSite
+from ppvae.pair.model import Model
+from ppvae.pair.sites import marked, sample_sites
+from ppvae.randomness import seeded
+
+#: prior draws behind the starting moments
+_PRIOR_DRAWS = 1000
+
+
+def local_sites(model: Model, x: Tensor, *, way_out: str = "give a guide") -> list[LocalSite]:
+    """The continuous local latents of a model, in its own order, with the moments of their prior.
+
+    Args:
+        x: some data [B, *event]; only its shape, and the prior given it, matters.
+        way_out: what errors advise.
+
+    Raises:
+        PpvaeError: a latent that is discrete and not marked for enumeration, not local, or of a support that changes.
+    """
+    batch = x[: min(len(x), 4)]
+    with torch.no_grad(), seeded(0, device=x.device):
+        trace = poutine.trace(model).get_trace(batch)
+        latents = {
+            name: site for name, site in sample_sites(trace).items() if not site["is_observed"] and not marked(site)
+        }
+        sites: list[tuple[str, constraints.Constraint, int]] = []
+        for name, site in latents.items():
+            fn = site["fn"]
+            if len(fn.batch_shape) != 1:
+                raise PpvaeError(
+                    f"latent {name!r} is not local: its batch shape {tuple(fn.batch_shape)} must be [B], "
+                    'inside pyro.plate("data", len(x))'
+                )
+            if fn.support.is_discrete:
+                raise PpvaeError(
+                    f"latent {name!r} is discrete ({type(_base(fn)).__name__}) and has no mean field: {way_out}, "
+                    'or mark it infer={"enumerate": "parallel"} if its values can be summed out'
+                )
+            support = _base_support(fn.support)
+            if any(b.dim() > len(fn.event_shape) for b in vars(_inner(support)).values() if isinstance(b, Tensor)):
+                raise PpvaeError(
+                    f"the support of latent {name!r} comes with the batch or with another latent, and has no fixed "
+                    f"bijection: {way_out}"
+                )
+            sites.append((name, support, len(fn.event_shape)))
+        moments = _prior_moments(model, batch, sites)
+    return [LocalSite(*site[:3], *moments[site[0]]) for site in sites]
+
+
+def _prior_moments(
+    model: Model, x: Tensor, sites: list[tuple[str, constraints.Constraint, int]]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Mean and standard deviation of each site under the prior, in unconstrained space, over the batch."""
+    repeats = math.ceil(_PRIOR_DRAWS / len(x))
+    drawn = sample_sites(poutine.trace(model).get_trace(x.repeat(repeats, *[1] * (x.dim() - 1))))
+    out = {}
+    for name, support, _ in sites:
+        raw = biject_to(support).inv(drawn[name]["value"])
+        # a tail too heavy to have moments (Cauchy) must not decide where inference starts
+        low, mid, high = (raw.quantile(q, dim=0) for q in (0.16, 0.5, 0.84))
+        spread = (high - low) / 2
+        clipped = raw.clamp(mid - 4 * spread, mid + 4 * spread)
+        out[name] = clipped.mean(0), clipped.std(0).clamp_min(1e-4)
+    return out
+
+
+def _base(fn: Any) -> Any:
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return fn
+
+
+def _inner(support: constraints.Constraint) -> constraints.Constraint:
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return support
+
+
+def _base_support(support: constraints.Constraint) -> constraints.Constraint:
+    """real for every independent(real): the common case needs no bijection."""
+    return constraints.real if _inner(support) is constraints.real else support

@@ -1,0 +1,44 @@
+"""Pictures of latent usage."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+
+from ppvae.errors import PpvaeError
+from ppvae.plots.colours import TONE, require_columns
+
+
+def usage(found: xr.Dataset, ax: Axes) -> Axes:
+    """KL of every coordinate of z, largest first: filled where it is active, open where it has collapsed.
+
+    Where coordinates have no KL of their own, as under a flow, their activity is shown.
+
+    Args:
+        found: what `latent_usage` returns.
+
+    Raises:
+        PpvaeError: another result, or one with neither.
+    """
+    require_columns(found, "coordinate_kl", "latent_usage")
+    name = "coordinate_kl" if bool(found["coordinate_kl"].notnull().any()) else "activity"
+    known = found.isel(coordinate=found[name].notnull().values)
+    if not known.sizes["coordinate"]:
+        raise PpvaeError("no coordinate has a KL or an activity of its own: there is nothing to draw")
+    known = known.isel(coordinate=np.argsort(-known[name].values))
+    place = np.arange(known.sizes["coordinate"])
+    active = known["active"].values | known["activity"].isnull().values  # of a discrete latent nobody can say
+    for mask, label in ((active, "active"), (~active, "not active")):
+        if mask.any():
+            face = TONE if label == "active" else "white"
+            ax.bar(place[mask], known[name].values[mask], color=face, edgecolor=TONE, label=label)
+    if len(place) <= 30:
+        ax.set_xticks(place, [str(label) for label in known["coordinate"].values], rotation=90)
+    ax.set_xlabel("coordinate of z")
+    ax.set_ylabel("KL(q ‖ p) (nats/datum)" if name == "coordinate_kl" else "Cov(E_q[z | x])")
+    ax.set_title(
+        f"I(x; z) = {float(found['mutual_information']):.2f} of {float(found['kl'].mean()):.2f} nats/datum of KL"
+    )
+    ax.legend()
+    return ax

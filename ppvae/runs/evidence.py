@@ -1,0 +1,29 @@
+"""evidence.nc: the estimates of every datum."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import xarray as xr
+
+from ppvae import require
+from ppvae.errors import PpvaeError
+from ppvae.runs.files import replacing
+
+
+def read_evidence(path: Path) -> xr.Dataset:
+    """The estimates that `write_evidence` wrote.
+
+    Raises:
+        PpvaeError: the file is damaged.
+    """
+    try:
+        return xr.load_dataset(path, engine="h5netcdf")
+    except Exception as error:  # the libraries below have many ways to find a file damaged
+        raise PpvaeError(f"{path} is damaged: {require.show(error)}") from error
+
+
+def write_evidence(path: Path, estimates: xr.Dataset) -> None:
+    """The estimates of every datum as netCDF."""
+    with replacing(path) as scratch:
+        estimates.to_netcdf(scratch, engine="h5netcdf")

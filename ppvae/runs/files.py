@@ -1,0 +1,112 @@
+"""Files that appear whole or not at all, and free places for them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+from ppvae import require
+from ppvae.errors import PpvaeError
+
+
+@contextmanager
+def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
+    """A scratch path beside `path`, which takes its place when the block ends well: nobody reads half a file.
+
+    Without `sync` that holds when the process is killed, but not when the machine is.
+
+    Raises:
+        PpvaeError: the disk refuses.
+    """
+    scratch = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield scratch
+        if sync:
+            with scratch.open("rb") as file:  # a name must not reach the disk before its bytes
+                os.fsync(file.fileno())
+        scratch.replace(path)
+    except OSError as error:
+        raise PpvaeError(f"cannot write {path}, {error.strerror or error}: choose another place") from error
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str, *, sync: bool = True) -> None:
+    """The text in a file, in place of what was there."""
+    with replacing(path, sync=sync) as scratch:
+        scratch.write_text(text, encoding="utf-8")
+
+
+def as_folder(path: str | os.PathLike[str]) -> Path:
+    """The path, if a directory can be called that; whether one is there is another question.
+
+    Raises:
+        PpvaeError: it is no path, or none that the disk can have.
+    """
+    try:
+        target = Path(path)
+        os.stat(target)
+    except (FileNotFoundError, NotADirectoryError):
+        return Path(path)
+    except (OSError, TypeError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise PpvaeError(f"{require.show(path)} cannot be a run directory: {why}") from error
+    return target
+
+
+def empty_directory(path: str | os.PathLike[str]) -> Path:
+    """A directory that can be made for this run, or stands there empty; nothing is made yet.
+
+    Raises:
+        PpvaeError: something stands there, or no directory can be made there.
+    """
+    target = as_folder(path)
+    try:
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise PpvaeError(f"{target} exists and is not an empty folder: choose another run directory")
+        above = next(folder for folder in (target.absolute(), *target.absolute().parents) if folder.exists())
+    except OSError as error:
+        raise PpvaeError(f"{require.show(path)} cannot be a run directory: {error.strerror}") from error
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise PpvaeError(f"cannot make the run directory {target}: {above} is no folder that you may write to")
+    return target
+
+
+def missing_parents(directory: Path) -> list[Path]:
+    """The directory and those above it that are not there yet, innermost first."""
+    return [folder for folder in (directory, *directory.parents) if not folder.exists()]
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Those of the directories that hold nothing."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def free_file(path: str | os.PathLike[str], *suffixes: str) -> Path:
+    """A file that is not there yet, in a folder that is.
+
+    Raises:
+        PpvaeError: it exists, its folder does not, or its name ends in none of the suffixes.
+    """
+    target = Path(path)
+    if target.exists() or not target.absolute().parent.is_dir():
+        raise PpvaeError(f"out: {str(path)!r} exists, or its folder does not: choose another file")
+    if suffixes and target.suffix.lower() not in suffixes:
+        raise PpvaeError(f"out: {str(path)!r} must end in {', '.join(suffixes)}")
+    return target
+
+
+def new_run_path(kind: str) -> Path:
+    """runs/<kind>-<date>-<time>, with a number behind it if that second is taken; nothing is made yet."""
+    stem = f"{kind}-{datetime.now():%Y%m%d-%H%M%S}"
+    for number in range(1000):
+        path = Path("runs") / (stem if number == 0 else f"{stem}-{number}")
+        if not path.exists():
+            return path
+    raise PpvaeError("runs/ has no free name left: choose one with run_dir")

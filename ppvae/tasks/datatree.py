@@ -1,0 +1,130 @@
+"""Posterior draws in the form that ArviZ reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import arviz_base
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from ppvae import require
+from ppvae.blocks import Cell
+from ppvae.errors import PpvaeError
+from ppvae.evidence.marginal import log_marginal
+from ppvae.pair.densities import log_densities
+from ppvae.pair.drawing import gather, guide_values, replicate
+from ppvae.pair.pair import Pair, require_pair
+from ppvae.pair.posterior import Posterior
+from ppvae.randomness import stream
+
+_STREAM = stream("tasks/datatree")
+
+
+def to_datatree(
+    pair: Pair,
+    x: Tensor,
+    index: Tensor | None = None,
+    *,
+    num_draws: int = 100,
+    evidence: xr.Dataset | None = None,
+    seed: int = 0,
+) -> xr.DataTree:
+    """Draws of q(z | x) and what goes with them, as an ArviZ `DataTree`.
+
+    The draws are independent: one chain, and diagnostics of Markov chains say nothing about them. They are of q, not
+    weighted: `sample_stats.log_weight` is log p(x, z) − log q(z | x), should they be. A latent that the model sums out
+    by itself is drawn from its exact conditional. log_likelihood is log p(x | z) at each datum's own z, no predictive
+    density: leave-one-out estimates made of it are of no use.
+
+    Args:
+        fit: a trained pair.
+        x: data [N, *event].
+        index: the positions of x in the training set, where q is to be what training left there; without, φ is inferred
+            afresh.
+        num_draws: of q, for each datum.
+        evidence: what `log_marginal` returned for the same x; by default it is asked with its own defaults and `seed`.
+        seed: of the draws, which depend on it and on the position of a datum in x; the caller's random state is left
+            alone.
+
+    Returns:
+        DataTree, with dims chain, draw, datum, and <name>_dim_0 … for the dimensions of a site: groups `posterior`
+        (every latent), `posterior_predictive` and `observed_data` (the observed site), `log_likelihood` (nats),
+        `sample_stats` (log_weight, and over datum every column of `evidence`). `tree.to_netcdf(path,
+        engine="h5netcdf")` keeps it, `xarray.open_datatree` reads it.
+
+    Raises:
+        PpvaeError: as `reconstruct`, num_draws out of range, evidence of other data, or a model without any latent.
+    """
+    require_pair(pair)
+    require.count("num_draws", num_draws)
+    require.count("seed", seed, least=0)
+    x = pair.as_input(x)
+    if evidence is not None and (not isinstance(evidence, xr.Dataset) or "log_marginal" not in evidence):
+        raise PpvaeError(f"evidence must be what ppvae.log_marginal returns, got {type(evidence).__name__}")
+    if evidence is not None and evidence.sizes["datum"] != len(x):
+        raise PpvaeError(f"evidence is of {evidence.sizes['datum']} data and x of {len(x)}: give that of the same data")
+    posterior = pair.posterior(x, index, seed=seed)
+    latents, predicted, log_likelihood, log_weight, observed = _draws(pair, posterior, x, num_draws, seed)
+    if evidence is None:
+        evidence = log_marginal(pair, x, index, seed=seed)
+    dims = {name: ["datum", *_event_dims(name, value[0, 0].shape)] for name, value in latents.items()}
+    dims[observed] = ["datum", *_event_dims(observed, x.shape[1:])]
+    dims["log_weight"] = ["datum"]
+    about = {
+        "model": type(pair.model).__name__,
+        **pair.about,
+        "num_draws": num_draws,
+        "seed": seed,
+    }
+    tree = arviz_base.from_dict(
+        {
+            "posterior": {name: _chain(value) for name, value in latents.items()},
+            "posterior_predictive": {observed: _chain(predicted)},
+            "observed_data": {observed: x.cpu().numpy()},
+            "log_likelihood": {observed: _chain(log_likelihood)},
+            "sample_stats": {"log_weight": _chain(log_weight)},
+        },
+        sample_dims=["chain", "draw"],
+        dims=dims,
+        attrs={"/": about},
+    )
+    for group in tree.children.values():
+        group.attrs["inference_library"] = "ppvae"
+    tree["log_likelihood"][observed].attrs["units"] = "nats"
+    tree["sample_stats"]["log_weight"].attrs["units"] = "nats"
+    stats = tree["sample_stats"].to_dataset()
+    tree["sample_stats"] = xr.DataTree(stats.merge(evidence).assign_attrs({**evidence.attrs, **stats.attrs}))
+    return tree
+
+
+def _draws(
+    pair: Pair, posterior: Posterior, x: Tensor, num_draws: int, seed: int
+) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor, str]:
+    """Latents and replicates [S, N, *event], log p(x | z) and log p(x, z) − log q(z | x) [S, N], the observed site."""
+    observed: list[str] = []
+
+    def of(cell: Cell) -> list[Tensor | dict[str, Tensor]]:
+        index = cell.of(x)
+        drawn = replicate(pair, posterior, x, cell.index)
+        values = {name: cell.cut(value) for name, value in drawn.latents.items()}
+        mine = posterior.select(index)
+        known = {name: values[name] for name in guide_values(mine, x[index], torch.arange(1, device=x.device))}
+        # a guide without latents has nothing to be scored at
+        found = log_densities(pair.model, mine, x[index], cell.draws.stop - cell.draws.start, known or None)
+        observed[:] = [name for name, site in found._p.items() if site.observed]
+        return [values, cell.cut(drawn.x), found.log_likelihood, found.log_ratio]
+
+    values, predicted, log_likelihood, log_weight = gather(pair, len(x), num_draws, of, seed, _STREAM)
+    return values, predicted, log_likelihood, log_weight, observed[0]
+
+
+def _chain(value: Tensor) -> np.ndarray:
+    """[S, N, *event] as the only chain, [1, S, N, *event]."""
+    return value.unsqueeze(0).cpu().numpy()
+
+
+def _event_dims(name: str, event: Sequence[int]) -> list[str]:
+    return [f"{name}_dim_{i}" for i in range(len(event))]

@@ -1,0 +1,1 @@
+"""How do θ, λ and the rows learn?"""

@@ -1,0 +1,151 @@
+"""A trained pair."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from ppvae import require
+from ppvae.errors import PpvaeError
+from ppvae.pair.local import Layout
+from ppvae.pair.model import Model
+from ppvae.pair.pair import Pair
+from ppvae.pair.posterior import Posterior
+from ppvae.pair.zoo import reference
+from ppvae.randomness import block_seed, stream
+from ppvae.runs.folder import CONFIG_NAMES, plain, write_fit
+from ppvae.training.settings import OF_DATA, Settings
+from ppvae.variational.bound import Bound
+from ppvae.variational.estimator import Estimator
+from ppvae.variational.strategy import Strategy
+
+#: the stream of random numbers that new data are inferred with
+_STREAM_INFER = stream("training/inference")
+#: draws, at least, of each row of new data while it is optimised: less noise, fewer steps
+INFER_PARTICLES = 4
+
+
+@dataclass
+class Fit(Pair):
+    """A trained pair.
+
+    Attributes:
+        model: a trained copy of the model, in evaluation mode.
+        strategy: the source of φ.
+        history: one entry an evaluation: step, epoch, seconds, train_bound, valid_bound (nats/datum; of the first
+            1,000 validation data where each needs a row of its own).
+        stopped: why training ended: "epochs", "steps", "seconds" or "patience".
+        seconds: of training, validation left out.
+        directory: absolute path of where the fit is kept, or None.
+    """
+
+    model: Model
+    strategy: Strategy
+    settings: Settings
+    history: list[dict[str, float]] = field(default_factory=list)
+    stopped: str = "epochs"
+    seconds: float = 0.0
+    directory: str | None = None
+
+    @property
+    def event_shape(self) -> torch.Size:
+        """The shape of one datum."""
+        return torch.Size(self.settings.event_shape)
+
+    @property
+    def layout(self) -> Layout:
+        """How a flat row is read as φ."""
+        return self.strategy.layout
+
+    @property
+    def start(self) -> Tensor:
+        """The declared φ as one row [width], in the precision and on the device of the fit."""
+        return self.strategy.start
+
+    @property
+    def about(self) -> Mapping[str, str]:
+        """Inference, data and treatment of the fit."""
+        settings = self.settings
+        return {"inference": settings.inference, "data": settings.data, "treatment": settings.treatment}
+
+    def estimator(self) -> Estimator:
+        """What was maximised, schedules at their end, and how its gradient was estimated."""
+        settings = self.settings
+        return Estimator(settings.objective, settings.gradient, settings.kl, settings.beta)
+
+    def bound(self, x: Tensor) -> Bound:
+        """The objective at data x, with draws enough to optimise φ of each datum by."""
+        estimator, particles = self.estimator().plain(), self.settings.num_particles
+        if estimator.objective == "elbo":  # of the others the number of draws is a part
+            particles = max(particles, INFER_PARTICLES)
+        return Bound(self.model, x, estimator, particles)
+
+    def posterior(self, x: Tensor, index: Tensor | None = None, *, seed: int = 0) -> Posterior:
+        """q(z | φ) for data x [B, *event].
+
+        With `index` [B], φ is what training left at those rows of the training set; without, it is inferred
+        afresh, with θ frozen: by the encoder, or by optimising rows of its own until each has converged.
+        """
+        x = self.as_input(x)
+        if index is None:
+            bound = self.bound(x)
+            with pyro.validation_enabled(False):  # as in training, it costs a fifth and finds nothing new
+                return self.strategy.infer(x, bound, seed=block_seed(seed, _STREAM_INFER))
+        try:
+            index = torch.as_tensor(index, device=x.device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise PpvaeError(f"index must hold {len(x)} whole numbers, got {require.show(index)}") from error
+        if index.shape != (len(x),) or index.is_floating_point() or index.dtype == torch.bool:
+            raise PpvaeError(f"index must hold {len(x)} whole numbers, one a datapoint, got shape {tuple(index.shape)}")
+        if len(index) and not 0 <= int(index.min()) <= int(index.max()) < self.settings.num_data:
+            raise PpvaeError(f"index must lie in 0 … {self.settings.num_data - 1}, the rows of the training set")
+        with torch.no_grad():
+            return Posterior(self.model, self.strategy.lookup(index))
+
+    def num_parameters(self) -> int:
+        """Trained numbers: θ, and λ or the table of rows."""
+        return sum(p.numel() for module in (self.model, self.strategy) for p in module.parameters())
+
+    def config(self) -> dict[str, Any]:
+        """What repeats the run, in the words of the command line; the data are null where they were made in Python.
+
+        Raises:
+            PpvaeError: the model or the strategy has an option that is not a plain value.
+        """
+        settings = asdict(self.settings)
+        source = settings["source"] or {}
+        options = dict(settings["inference_options"])
+        encoder = options.pop("encoder", None)
+        config = {
+            "name": reference(type(self.model)),
+            "data": None,
+            **{CONFIG_NAMES.get(name, name): value for name, value in source.items()},
+            "inference": settings["inference"],
+            "model": plain(self.model.options, "model option"),
+            "inference_options": plain(options, "setting"),
+        }
+        config |= {name: plain(value, name) for name, value in settings.items() if name not in (*config, *OF_DATA)}
+        return config | ({} if encoder is None else {"own_encoder": True})
+
+    def weights(self) -> dict[str, Tensor]:
+        """θ, and the encoder or the rows, by name."""
+        return nn.ModuleDict({"model": self.model, "strategy": self.strategy}).state_dict()
+
+    def outcome(self) -> dict[str, Any]:
+        """What was fitted to and how training ended, in plain values."""
+        of_data = {name: getattr(self.settings, name) for name in OF_DATA if name != "source"}
+        return {**of_data, "stopped": self.stopped, "seconds": self.seconds}
+
+    def save(self, directory: str | os.PathLike[str]) -> None:
+        """Write the fit into a new directory: weights as safetensors, the rest as YAML; `ppvae.load` reads it.
+
+        Raises:
+            PpvaeError: the directory holds something, or the model has an option that is not a plain value.
+        """
+        write_fit(directory, self.config(), self.history, self.weights(), self.outcome())

@@ -1,0 +1,136 @@
+"""A fit read from its directory."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from ppvae import require
+from ppvae.errors import PpvaeError
+from ppvae.options import check_options
+from ppvae.pair.guide_family import set_family
+from ppvae.pair.model import Model
+from ppvae.pair.zoo import create
+from ppvae.randomness import forked
+from ppvae.runs.files import as_folder
+from ppvae.runs.folder import (
+    CHECKPOINT,
+    CONFIG,
+    METRICS,
+    OUTCOME,
+    SCHEMA,
+    WEIGHTS,
+    data_arguments,
+    first_words,
+    is_finished,
+    read_fit_config,
+    read_metrics,
+)
+from ppvae.training.fitted import Fit
+from ppvae.training.settings import OF_DATA, PRECISIONS, Settings
+from ppvae.variational.strategy import strategy_class
+
+#: what else a configuration may hold
+_OF_RECIPE = ("name", "data", "data_seed", "treatment", "root", "num_train", "labels", "model", "own_encoder")
+_OF_OUTCOME = ("schema", "data", "treatment", "num_data", "event_shape", "stopped", "seconds")
+
+
+def load(directory: str | os.PathLike[str], *, model: Model | None = None, encoder: nn.Module | None = None) -> Fit:
+    """Read what `Fit.save`, or a run that has finished, wrote.
+
+    Args:
+        directory: a saved fit.
+        model: a fresh model of the same options, where the class is neither in the zoo nor in a file of its own.
+        encoder: the user's own encoder module, where the fit had one.
+
+    Raises:
+        PpvaeError: the directory is no saved fit, is not finished, is damaged, or needs `model` or `encoder`.
+    """
+    source = as_folder(directory)
+    if (source / CONFIG).is_file() and (source / CHECKPOINT).is_file() and not is_finished(source):
+        raise PpvaeError(f"{source} is not finished: ppvae fit --resume {source} goes on with it")
+    for name in (CONFIG, OUTCOME, WEIGHTS, METRICS):
+        if not (source / name).is_file():
+            raise PpvaeError(f"{source} is not a saved fit: it has no {name}")
+    if model is not None and not isinstance(model, Model):
+        raise PpvaeError(f"model must be a ppvae.Model, got {type(model).__name__}")
+    try:
+        return _read(source, model, encoder)
+    except PpvaeError as error:
+        if str(source) in str(error):
+            raise
+        raise PpvaeError(f"{source}: {error}") from error
+    except (yaml.YAMLError, SafetensorError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError,
+            RuntimeError, OSError) as error:  # fmt: skip
+        raise PpvaeError(f"{source} is damaged: {type(error).__name__}: {first_words(error)}") from error
+
+
+def _read(source: Path, model: Model | None, encoder: nn.Module | None) -> Fit:
+    config = read_fit_config(source)
+    outcome = yaml.safe_load((source / OUTCOME).read_text(encoding="utf-8"))
+    if outcome["schema"] != SCHEMA:
+        raise PpvaeError(f"{source / OUTCOME} has schema {outcome['schema']!r}, this version reads {SCHEMA}")
+    name, model_options = config["name"], config["model"]
+    if model is None and name is None:
+        raise PpvaeError(f"{source} was made with a class outside the zoo: pass load(directory, model=YourModel(...))")
+    if config.get("own_encoder") and encoder is None:
+        raise PpvaeError(
+            f"{source} was made with an encoder of your own: pass load(directory, encoder=YourEncoder(...))"
+        )
+    of_data = {key: outcome[key] for key in OF_DATA if key != "source"}
+    of_run = {field.name: config[field.name] for field in fields(Settings) if field.name not in OF_DATA}
+    origin = data_arguments(config) if config["data"] is not None else None
+    settings = Settings(**of_run, **of_data, source=origin)
+    _refuse_invalid(config, outcome)
+    options = dict(settings.inference_options) | ({} if encoder is None else {"encoder": encoder})
+    strategy_type = strategy_class(settings.inference)
+    check_options(settings.inference, strategy_type, options, skip=("self", "model", "x"))
+    tensors = load_file(source / WEIGHTS)
+    with forked(torch.device("cpu")):  # every number is read from the file, none of the fresh ones stays
+        model = create(name, **model_options) if model is None else model
+        x = torch.zeros(()).expand(settings.num_data, *settings.event_shape)
+        set_family(model, x, settings.family, settings.family_options)
+        strategy = strategy_type(model, x, **options)
+    settings.inference_options = options
+    modules = nn.ModuleDict({"model": model, "strategy": strategy})
+    if settings.precision == "64-true":
+        modules.double()
+    try:
+        modules.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise PpvaeError(f"{source} does not fit the model: {first_words(error)}") from error
+    modules.eval()
+    history = read_metrics(source)
+    fitted = Fit(model, strategy, settings, history, outcome["stopped"], outcome["seconds"], os.path.abspath(source))
+    fitted.estimator()  # refuses one that there is not
+    return fitted
+
+
+def check_entries(config: dict[str, Any]) -> None:
+    """Refuse an entry that no fit has in its configuration."""
+    of_run = [field.name for field in fields(Settings) if field.name not in OF_DATA]
+    for entry in config:
+        require.one_of(f"entry of {CONFIG}", entry, (*_OF_RECIPE, *of_run))
+
+
+def _refuse_invalid(config: dict[str, Any], outcome: dict[str, Any]) -> None:
+    """Entries that no run has, and values that would not be missed before they are used."""
+    check_entries(config)
+    for entry in outcome:
+        require.one_of(f"entry of {OUTCOME}", entry, _OF_OUTCOME)
+    require.count("num_particles", config["num_particles"])
+    require.count("seed", config["seed"], least=0)
+    require.one_of("precision", config["precision"], PRECISIONS)
+    require.one_of("reason in stopped", outcome["stopped"], ("epochs", "steps", "seconds", "patience"))
+    require.positive("seconds", outcome["seconds"], zero=True)
+    for name, value in (("data", outcome["data"]), ("treatment", outcome["treatment"]), ("data", config["data"] or "")):
+        if not isinstance(value, str):
+            raise PpvaeError(f"{name} must be a word, got {require.show(value)}")

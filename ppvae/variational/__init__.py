@@ -1,0 +1,1 @@
+"""What is maximised, and how is its gradient estimated?"""

@@ -1,0 +1,55 @@
+"""torchvision, importable beside a torch build it was not compiled for, and its image sets.
+
+A CPU build of torch beside a CUDA build of torchvision cannot load torchvision's compiled operators, and
+`import torchvision` then stops at "operator torchvision::nms does not exist". Its data sets, transforms and
+image grids need none of them, so declaring the names of the missing operators is enough.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+
+import torch
+
+_SCHEMAS = {
+    "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+}
+_declared: list[torch.library.Library] = []  # a declaration lives as long as its Library
+
+
+def torchvision() -> ModuleType:
+    """The torchvision package, with `datasets` and `utils` imported.
+
+    Where the builds of torch and torchvision match, this is `import torchvision` and nothing more. Where they
+    do not, the operators missing at import are declared (not implemented: calling one still fails).
+
+    Raises:
+        ImportError: torchvision is not installed.
+        RuntimeError: torchvision cannot be imported for another reason than a missing operator declaration.
+    """
+    try:
+        return _import()
+    except RuntimeError as error:
+        missing = [schema for name, schema in _SCHEMAS.items() if not hasattr(torch.ops.torchvision, name)]
+        if not missing or "operator torchvision::" not in str(error):
+            raise
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for schema in missing:
+        library.define(schema)
+    _declared.append(library)
+    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+        del sys.modules[name]  # submodules of the failed import would stay half made
+    return _import()
+
+
+def _import() -> ModuleType:
+    for name in ("torchvision.datasets", "torchvision.utils"):
+        importlib.import_module(name)
+    return sys.modules["torchvision"]
+
+
+def reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
