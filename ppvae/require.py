@@ -4,29 +4,55 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from ppvae.errors import PpvaeError
 
 
+def number(
+    name: str,
+    value: Any,
+    *,
+    whole: bool = False,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+) -> int | float:
+    """A finite number, or a whole one, within its bounds."""
+    bounds = {"≥": at_least, ">": above, "≤": at_most}
+    if not _is_number(value, whole) or not _is_within(value, at_least, above, at_most):
+        limits = " and ".join(f"{sign} {bound:g}" for sign, bound in bounds.items() if bound is not None)
+        kind = " ".join(["a whole number" if whole else "a finite number", *([limits] if limits else [])])
+        raise PpvaeError(f"{name} must be {kind}, got {show(value)}")
+    return int(value) if whole else float(value)
+
+
+def _is_number(value: Any, whole: bool) -> bool:
+    try:
+        return isinstance(value, Integral if whole else Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        return whole
+
+
+def _is_within(value: Any, at_least: float | None, above: float | None, at_most: float | None) -> bool:
+    return (
+        (at_least is None or value >= at_least)
+        and (above is None or value > above)
+        and (at_most is None or value <= at_most)
+    )
+
+
 def count(name: str, value: Any, least: int = 1) -> int:
     """A whole number ≥ least."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise PpvaeError(f"{name} must be a whole number ≥ {least}, got {show(value)}")
-    return int(value)
+    return int(number(name, value, whole=True, at_least=least))
 
 
 def positive(name: str, value: Any, *, zero: bool = False) -> float:
     """A finite number > 0 (or ≥ 0)."""
-    try:
-        number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:  # a whole number beyond every float
-        number = False
-    if not number or value < 0 or (value == 0 and not zero):
-        raise PpvaeError(f"{name} must be a finite number {'≥' if zero else '>'} 0, got {show(value)}")
-    return float(value)
+    return number(name, value, at_least=0) if zero else number(name, value, above=0)
 
 
 def flag(name: str, value: Any) -> bool:
@@ -73,3 +99,94 @@ def sizes(name: str, value: Any) -> tuple[int, ...]:
     if not out or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in out):
         raise PpvaeError(f"{name} must be a list of whole numbers ≥ 1, got {show(list(out))}")
     return out
+
+
+def typed(
+    name: str,
+    value: Any,
+    hint: Any,
+    *,
+    known: Callable[[], Iterable[str] | None] = lambda: None,
+    called: str | None = None,
+    bounds: Mapping[str, float] | None = None,
+) -> Any:
+    """A value of the type that an annotation names.
+
+    Args:
+        name: what messages call it.
+        value: to be checked; a list becomes the list or the tuple that the annotation names.
+        hint: of numbers, words, `Literal`, classes, `list`, `tuple` and `dict` of these, and several with `|`.
+        known: gives the words that it takes, or None for any.
+        called: what messages call one element of a list, or one name of a mapping.
+        bounds: of numbers, as `number` has them.
+    """
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    if value is None and NoneType in kinds:
+        return None
+    kinds = [kind for kind in kinds if kind is not NoneType]
+    kind = kinds[0] if len(kinds) == 1 else next((kind for kind in kinds if _has_form(value, kind)), None)
+    if kind is None:
+        raise PpvaeError(f"{name} must be {' or '.join(map(in_words, kinds))}, got {show(value)}")
+    origin, inner = get_origin(kind) or kind, get_args(kind)
+    if origin is Literal:
+        return one_of(name, value, inner)
+    if kind is bool:
+        return flag(name, value)
+    if kind in (int, float):
+        return number(name, value, whole=kind is int, **(bounds or {}))
+    if kind is str and (words := known()) is not None:
+        return one_of(name, value, words)
+    if origin in (dict, Mapping):
+        value = mapping(name, value)
+        for key in value:
+            if (words := known()) is not None:
+                one_of(called or name, key, words)
+            elif not isinstance(key, str):
+                raise PpvaeError(f"the names in {name} must be words, got {show(key)}")
+        return {key: typed(f"{name} of {key}", v, inner[1] if inner else Any) for key, v in value.items()}
+    if not _has_form(value, kind):
+        raise PpvaeError(f"{name} must be {in_words(kind)}, got {show(value)}")
+    if origin not in (list, tuple):
+        return value
+    values: list[Any] = list(value)  # pyright: ignore[reportArgumentType]
+    if _is_fixed(kind) and len(values) != len(inner):
+        raise PpvaeError(f"{name} must be {in_words(kind)}, got {show(value)}")
+    hints = inner if _is_fixed(kind) else [inner[0] if inner else Any] * len(values)
+    of_each: dict[str, Any] = {"known": known, "called": called, "bounds": bounds}
+    return origin(typed(called or name, v, hint, **of_each) for v, hint in zip(values, hints, strict=True))
+
+
+def in_words(kind: Any) -> str:
+    """The type as messages name it."""
+    words = {int: "a whole number", float: "a number", str: "a word", bool: "True or False"}
+    origin, inner = get_origin(kind) or kind, get_args(kind)
+    if origin is Literal:
+        return " or ".join(map(repr, inner))
+    if origin in (dict, Mapping):
+        return "a mapping"
+    if origin not in (list, tuple):
+        return words.get(kind, f"a {getattr(kind, '__name__', kind)}")
+    if _is_fixed(kind):
+        return f"a list of {' and '.join(map(in_words, inner))}"
+    return f"a list, each {in_words(inner[0])}" if inner and inner[0] is not Any else "a list"
+
+
+def _is_fixed(kind: Any) -> bool:
+    """Whether the type is that of a tuple of fixed length."""
+    return get_origin(kind) is tuple and get_args(kind)[-1] is not ...
+
+
+def _has_form(value: Any, kind: Any) -> bool:
+    """Whether the value has the form of that type, whatever it holds."""
+    origin = get_origin(kind) or kind
+    if origin is Any:
+        return True
+    if origin is Literal:
+        return any(type(value) is type(word) for word in get_args(kind))
+    if origin in (int, float):
+        return isinstance(value, Integral if origin is int else Real) and not isinstance(value, bool)
+    if origin in (dict, Mapping):
+        return isinstance(value, Mapping)
+    if origin in (list, tuple):
+        return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
+    return isinstance(value, origin)
