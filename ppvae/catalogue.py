@@ -165,9 +165,12 @@ STRATEGIES = Catalogue("inference", "ppvae.inference", "inference", "module")
 FAMILIES = Catalogue("family", "ppvae.pair.families", "families")
 METHODS = Catalogue("method", "ppvae.evidence.methods", "methods")
 SOURCES = Catalogue("data", "ppvae.data.sources", "data")
+SCHEDULES = Catalogue("schedule", "ppvae.training.schedules", "schedules")
 COMMANDS = Catalogue("command", "ppvae.cli.commands", "commands")
 
-CATALOGUES = {catalogue.plural: catalogue for catalogue in (MODELS, STRATEGIES, FAMILIES, METHODS, SOURCES, COMMANDS)}
+CATALOGUES = {
+    catalogue.plural: catalogue for catalogue in (MODELS, STRATEGIES, FAMILIES, METHODS, SOURCES, SCHEDULES, COMMANDS)
+}
 
 
 def available(kind: str) -> list[str]:

@@ -1,0 +1,1 @@
+"""How does a learning rate change in the course of training?"""
