@@ -1,4 +1,4 @@
-"""Where φ comes from, one file a strategy."""
+"""Where does φ come from? One file per strategy."""
 
 from __future__ import annotations
 

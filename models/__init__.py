@@ -1,4 +1,4 @@
-"""The zoo, one file a model, each readable alone from top to bottom."""
+"""Which models are there? The zoo, one file per model, each readable alone from top to bottom."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from ppvae.pair.local import Local, Phi
 from ppvae.pair.model import Model
 
 
-@register("dlgm", compare={"data": "digits", "max_epochs": 90})
+@register("dlgm", compare={"data": "digits", "epochs": 90})
 class DLGM(Model):
     """L stochastic layers, each Gaussian with a nonlinear mean and a learned covariance given the layer above.
 

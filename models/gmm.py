@@ -26,7 +26,7 @@ from ppvae.pair.local import Local, Phi
 from ppvae.pair.model import Model
 
 
-@register("gmm", compare={"data": "iris", "lr": 0.02, "max_epochs": 320, "patience": None})
+@register("gmm", compare={"data": "iris", "lr": 0.02, "epochs": 320, "patience": None})
 class GMM(Model):
     """A mixture of K Gaussians.
 

@@ -24,7 +24,7 @@ from ppvae.pair.local import Local, Phi
 from ppvae.pair.model import Model
 
 
-@register("vae", compare={"data": "digits", "max_epochs": 90})
+@register("vae", compare={"data": "digits", "epochs": 90})
 class VAE(Model):
     """A deep latent variable under one nonlinear layer of observation.
 

@@ -31,6 +31,7 @@ class Indexed:
     qualname: str
     summary: str
     facts: Mapping[str, Any]
+    options: tuple[str, ...] | None = None
 
 
 class Catalogue:
@@ -113,6 +114,10 @@ class Catalogue:
         """What was registered beside the name."""
         return self._known(name).facts
 
+    def options(self, name: str) -> tuple[str, ...] | None:
+        """Names of the keyword options of an entry in the folder, or None where only its class can tell."""
+        return self._known(name).options
+
     def summary(self, name: str) -> str:
         """What the entry is, in one line."""
         return self._known(name).summary
@@ -157,19 +162,32 @@ def _registered(file: Path, folder: str, summary_of: str) -> Iterator[tuple[str,
                     f"{file}: @register of {node.name} needs one name and facts that are written out as literals"
                 ) from error
             doc = ast.get_docstring(node if summary_of == "entry" else tree) or ""
-            yield name, Indexed(f"{folder}.{file.stem}", node.name, doc.partition("\n")[0], facts)
+            yield name, Indexed(f"{folder}.{file.stem}", node.name, doc.partition("\n")[0], facts, _options(node))
+
+
+def _options(node: ast.ClassDef | ast.FunctionDef) -> tuple[str, ...] | None:
+    """The arguments of a class's own constructor, or the keyword-only ones of a function."""
+    if isinstance(node, ast.FunctionDef):
+        return tuple(each.arg for each in node.args.kwonlyargs)
+    own = (each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__")
+    if (init := next(own, None)) is None or init.args.kwarg is not None:
+        return None
+    return tuple(each.arg for each in (*init.args.args[1:], *init.args.kwonlyargs))
 
 
 MODELS = Catalogue("model", "ppvae.models", "models", "module")
 STRATEGIES = Catalogue("inference", "ppvae.inference", "inference", "module")
 FAMILIES = Catalogue("family", "ppvae.pair.families", "families")
+OBJECTIVES = Catalogue("objective", "ppvae.variational.objectives", "objectives")
+GRADIENTS = Catalogue("gradient", "ppvae.variational.gradients", "gradients")
 METHODS = Catalogue("method", "ppvae.evidence.methods", "methods")
 SOURCES = Catalogue("data", "ppvae.data.sources", "data")
 SCHEDULES = Catalogue("schedule", "ppvae.training.schedules", "schedules")
 COMMANDS = Catalogue("command", "ppvae.cli.commands", "commands")
 
 CATALOGUES = {
-    catalogue.plural: catalogue for catalogue in (MODELS, STRATEGIES, FAMILIES, METHODS, SOURCES, SCHEDULES, COMMANDS)
+    catalogue.plural: catalogue
+    for catalogue in (MODELS, STRATEGIES, FAMILIES, OBJECTIVES, GRADIENTS, METHODS, SOURCES, SCHEDULES, COMMANDS)
 }
 
 

@@ -218,14 +218,19 @@ def option_names(cls: type, skip: Iterable[str] = ("self",)) -> dict[str, inspec
 def check_options(name: str, cls: type, options: Mapping[str, Any], skip: Iterable[str] = ("self",)) -> None:
     """Refuse options that the constructor does not know, or that it needs and did not get."""
     known = option_names(cls, skip)
-    for each in options:
-        if each not in known:
-            try:
-                require.one_of("option", each, known)
-            except PpvaeError as error:
-                raise PpvaeError(f"{name}: {error}") from None
+    check_names(name, known, options)
     if missing := [n for n, p in known.items() if p.default is p.empty and n not in options]:
         raise PpvaeError(f"{name} needs the option {missing[0]!r}")
+
+
+def check_names(name: str, known: Iterable[str], options: Iterable[str]) -> None:
+    """Refuse options that an entry of that name does not know."""
+    known = list(known)
+    for each in options:
+        try:
+            require.one_of("option", each, known)
+        except PpvaeError as error:
+            raise PpvaeError(f"{name}: {error}") from None
 
 
 # How a list is read

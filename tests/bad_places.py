@@ -132,9 +132,9 @@ YAML = {
     "tag.yaml": 'data: !!python/object/apply:os.system ["touch owned"]',
     "infinite.yaml": "lr: .inf",
     "nan.yaml": "lr: .nan",
-    "beyond.yaml": "max_epochs: 1e999",
-    "infinite-epochs.yaml": "max_epochs: .inf",
-    "infinite-seconds.yaml": "max_seconds: -.inf",
+    "beyond.yaml": "epochs: 1e999",
+    "infinite-epochs.yaml": "epochs: .inf",
+    "infinite-seconds.yaml": "seconds: -.inf",
     "nested.yaml": "fit: {data: iris}",
     "deep.yaml": "data: {name: iris}",
     "flat-model.yaml": "data: iris\nlatent_dim: 3",
@@ -172,9 +172,9 @@ YAML = {
     "models-null.yaml": "models: [null]\ndata: iris",
     "fit-word.yaml": "models: ppca\ndata: iris\nfit: fast",
     "fit-list.yaml": "models: ppca\ndata: iris\nfit: [lr, 0.1]",
-    "fit-unknown.yaml": "models: ppca\ndata: iris\nfit: {max_epoch: 3}",
+    "fit-unknown.yaml": "models: ppca\ndata: iris\nfit: {epoch: 3}",
     "fit-nan.yaml": "models: ppca\ndata: iris\nfit: {lr: .nan}",
-    "fit-infinite.yaml": "models: ppca\ndata: iris\nfit: {max_epochs: .inf}",
+    "fit-infinite.yaml": "models: ppca\ndata: iris\nfit: {epochs: .inf}",
     "fit-nested.yaml": "models: ppca\ndata: iris\nfit: {fit: {lr: 0.1}}",
     "seeds-infinite.yaml": "models: ppca\ndata: iris\nseeds: [.inf]",
     "seeds-null.yaml": "models: ppca\ndata: iris\nseeds: [null]",
@@ -211,7 +211,7 @@ def furnish(place: Path) -> None:
     np.save(place / "counts.npy", np.arange(60.0).reshape(20, 3))
     np.save(place / "objects.npy", np.array([{}, {}]), allow_pickle=True)
     iris, digits = ppvae.load_data("iris"), ppvae.load_data("digits", num_train=100)
-    short: dict[str, Any] = {"max_epochs": 1, "progress": False}
+    short: dict[str, Any] = {"epochs": 1, "progress": False}
     ppvae.fit(ppvae.create("gmm", x_dim=4), iris, **short).save(str(place / "gmm"))
     vae = ppvae.create("vae", x_dim=64, latent_dim=3, hidden=[8])
     ppvae.fit(vae, digits, **short).save(str(place / "vae"))
@@ -261,15 +261,15 @@ def _stopped(place: Path) -> None:
     short: dict[str, Any] = {"progress": False, "batch_size": 50, "checkpoint_seconds": 0.0}
     ppca = ppvae.create("ppca", x_dim=4, latent_dim=2)
     compared: dict[str, Any] = {"num_samples": 30, "seeds": [0], **short}
-    ppvae.compare("ppca", "exact", "iris", max_epochs=1, run_dir=place / "compared", **compared)
+    ppvae.compare("ppca", "exact", "iris", epochs=1, run_dir=place / "compared", **compared)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Training, "_step", dying)
         by_hand = Data("mine", iris.train, iris.valid, iris.test, "gaussian", "real")
         for name, data in (("stopped-fit", iris), ("stopped-by-hand", by_hand)):
             with pytest.raises(Killed):
-                ppvae.fit(ppca, data, max_epochs=5, run_dir=place / name, **short)
+                ppvae.fit(ppca, data, epochs=5, run_dir=place / name, **short)
         with pytest.raises(Killed):
-            ppvae.compare("ppca", "exact", "iris", max_epochs=5, run_dir=place / "stopped-compare", **compared)
+            ppvae.compare("ppca", "exact", "iris", epochs=5, run_dir=place / "stopped-compare", **compared)
     for source, name, damage in (
         ("stopped-fit", "resume-no-checkpoint", lambda folder: (folder / "checkpoint.pt").unlink()),
         ("stopped-fit", "resume-cut", lambda folder: (folder / "checkpoint.pt").write_bytes(b"PK")),
@@ -284,7 +284,7 @@ def _stopped(place: Path) -> None:
         (
             "stopped-fit",
             "resume-word",
-            lambda folder: _replace(folder / "config.yaml", "max_epochs: 5", "max_epochs: x"),
+            lambda folder: _replace(folder / "config.yaml", "epochs: 5", "epochs: x"),
         ),
         ("stopped-fit", "resume-no-name", lambda folder: _replace(folder / "config.yaml", "name: ppca", "nme: ppca")),
         ("stopped-fit", "resume-no-versions", lambda folder: _replace(folder / "config.yaml", "versions:", "vrsions:")),
@@ -297,12 +297,12 @@ def _stopped(place: Path) -> None:
         (
             "stopped-compare",
             "go-on-fit",
-            lambda folder: _replace(folder / "config.yaml", "max_epochs: 5", "max_epoch: 5"),
+            lambda folder: _replace(folder / "config.yaml", "epochs: 5", "epoch: 5"),
         ),
         (
             "stopped-compare",
             "go-on-infinite",
-            lambda folder: _replace(folder / "config.yaml", "max_epochs: 5", "max_epochs: .inf"),
+            lambda folder: _replace(folder / "config.yaml", "epochs: 5", "epochs: .inf"),
         ),
         (
             "stopped-compare",

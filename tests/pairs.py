@@ -26,7 +26,7 @@ MARK: Any = {"enumerate": "parallel"}
 def fitted(model: ppvae.Model, x: Tensor, **options: Any) -> ppvae.Fit:
     """A hardly trained fit, in float64."""
     data = ppvae.Data("small", x, x[:2], x[:2], "gaussian", "real")
-    settings = {"max_steps": 5, "batch_size": 10, "precision": "64-true", **options}
+    settings = {"steps": 5, "batch_size": 10, "precision": "64-true", **options}
     return ppvae.fit(model, data, "amortized", **settings)
 
 

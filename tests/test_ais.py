@@ -38,9 +38,7 @@ def numbers(*shape: int) -> Tensor:
 
 def fitted(model: ppvae.Model, x: Tensor, inference: str = "amortized", **options: Any) -> ppvae.Fit:
     data = ppvae.Data("real", x, x[:4], x[:4], "gaussian", "real")
-    return ppvae.fit(
-        model, data, inference, max_steps=1, precision="64-true", progress=False, inference_options=options
-    )
+    return ppvae.fit(model, data, inference, steps=1, precision="64-true", progress=False, inference_options=options)
 
 
 def estimate(fit: ppvae.Fit, x: Tensor, num_samples: int = 40, **options: Any) -> xr.Dataset:
@@ -282,7 +280,7 @@ def test_float32_images() -> None:
     x = torch.bernoulli(torch.full((6, 12), 0.4), generator=torch.Generator().manual_seed(5))
     torch.manual_seed(17)
     data = ppvae.Data("bits", x, x[:4], x[:4], "bernoulli", "binary")
-    fit = ppvae.fit(VAE(12, 3, hidden=(8,)), data, max_epochs=1, progress=False)
+    fit = ppvae.fit(VAE(12, 3, hidden=(8,)), data, epochs=1, progress=False)
     estimates = estimate(fit, x, 100)
     reference = ppvae.log_marginal(fit, x, num_samples=20_000)
     error = np.hypot(estimates.log_marginal_se, reference.log_marginal_se)
@@ -315,7 +313,7 @@ class Enumerated(ppvae.Model):
 def drawn() -> ppvae.Fit:
     x = numbers(20, 1)
     data = ppvae.Data("real", x, x[:4], x[:4], "gaussian", "real")
-    return ppvae.fit(Enumerated(False), data, gradient="score", max_steps=1, progress=False)
+    return ppvae.fit(Enumerated(False), data, gradient="score", steps=1, progress=False)
 
 
 def gmm() -> ppvae.Fit:
@@ -327,7 +325,7 @@ def test_pairs_that_it_does_not_apply_to(pair: Callable[[], ppvae.Fit]) -> None:
     torch.manual_seed(19)
     fit = pair()
     with pytest.raises(PpvaeError, match=r"no continuous latent|is discrete") as caught:
-        estimate(fit, numbers(*(20, *fit.settings.event_shape)))
+        estimate(fit, numbers(*(20, *fit.event_shape)))
     assert "\n" not in str(caught.value)
 
 
@@ -366,6 +364,6 @@ def test_bad_options_are_refused_in_one_line(linear: ppvae.Fit, named: str) -> N
 def test_data_outside_the_likelihoods_support_are_refused() -> None:
     x = torch.bernoulli(torch.full((6, 4), 0.4))
     data = ppvae.Data("bits", x, x[:4], x[:4], "bernoulli", "binary")
-    fit = ppvae.fit(VAE(4, 2, hidden=(4,)), data, max_epochs=1, progress=False)
+    fit = ppvae.fit(VAE(4, 2, hidden=(4,)), data, epochs=1, progress=False)
     with pytest.raises(PpvaeError, match="support"):
         estimate(fit, x + 0.5)

@@ -24,9 +24,9 @@ def linear(offset: float, latent_dim: int = 6) -> tuple[ppvae.Fit, Tensor]:
     """A trained linear Gaussian model without its own log p, whose encoder is off by so much for the first ten data."""
     data = ppvae.load_data("digits", treatment="real", num_train=300)
     fit = ppvae.fit(
-        Hidden(64, latent_dim), data, "exact", max_epochs=5, lr=0.02, precision="64-true", progress=False, seed=1
+        Hidden(64, latent_dim), data, "exact", epochs=5, lr=0.02, precision="64-true", progress=False, seed=1
     )
-    amortized = ppvae.fit(fit, data, "amortized", train_model=False, max_epochs=150, lr=0.01, progress=False,
+    amortized = ppvae.fit(fit, data, "amortized", train_model=False, epochs=150, lr=0.01, progress=False,
                           precision="64-true", seed=1)  # fmt: skip
     infer = amortized.strategy.infer
 
@@ -149,7 +149,7 @@ def test_heavy_tails_are_met_by_a_student_t() -> None:
     """p̂/p − 1 by its own standard error: 60 comparisons at 4.5 of them, a false alarm in some 2,500 runs."""
     x = torch.poisson(torch.linspace(0.1, 2.5, 60), generator=torch.Generator().manual_seed(0)).unsqueeze(-1)
     data = ppvae.Data("counts", x, x, x, "gaussian", "real")
-    fit = ppvae.fit(Counts(), data, "amortized", max_epochs=300, lr=0.01, progress=False, patience=None)
+    fit = ppvae.fit(Counts(), data, "amortized", epochs=300, lr=0.01, progress=False, patience=None)
     found = ppvae.log_marginal(fit, x, method="auto", num_samples=1000, options={"methods": []})
     assert set(found["method"].values) <= {"importance", "importance-t"}
     heavier = found["method"].values == "importance-t"
@@ -163,7 +163,7 @@ def test_heavy_tails_are_met_by_a_student_t() -> None:
 def test_an_exact_model_and_an_enumerated_guide_need_no_draws() -> None:
     data = ppvae.load_data("iris")
     for name in ("ppca", "gmm"):
-        fit = ppvae.fit(ppvae.create(name, x_dim=4), data, "amortized", max_epochs=3, progress=False)
+        fit = ppvae.fit(ppvae.create(name, x_dim=4), data, "amortized", epochs=3, progress=False)
         found = ppvae.log_marginal(fit, data.test, method="auto", num_samples=200)
         with torch.no_grad():
             np.testing.assert_allclose(found["log_marginal"], fit.model.log_prob(data.test), rtol=1e-5)

@@ -34,7 +34,7 @@ def iris() -> Data:
 
 @cache
 def ppca(inference: str = "amortized") -> ppvae.Fit:
-    return ppvae.fit(ppvae.create("ppca", x_dim=4), iris(), inference, max_epochs=1, progress=False)
+    return ppvae.fit(ppvae.create("ppca", x_dim=4), iris(), inference, epochs=1, progress=False)
 
 
 # An action, what the message must name, and the way out that it must offer
@@ -69,13 +69,13 @@ class Unwritten(ppvae.Model):
 
 
 def fit(**changes: Any) -> ppvae.Fit:
-    arguments: dict[str, Any] = {"model": ppvae.create("ppca", x_dim=4), "data": iris(), "max_epochs": 1}
+    arguments: dict[str, Any] = {"model": ppvae.create("ppca", x_dim=4), "data": iris(), "epochs": 1}
     arguments |= {"progress": False, **changes}
     return ppvae.fit(**arguments)
 
 
 def compare(**changes: Any) -> Comparison:
-    arguments: dict[str, Any] = {"models": "ppca", "data": iris(), "max_epochs": 1, "progress": False}
+    arguments: dict[str, Any] = {"models": "ppca", "data": iris(), "epochs": 1, "progress": False}
     return ppvae.compare(**{**arguments, **changes})
 
 
@@ -115,12 +115,12 @@ ACTIONS: dict[str, tuple[Callable[[], object], str, str]] = {
     "lr_phi without rows": (lambda: fit(inference="amortized", lr_phi=0.1), "lr_phi", "leave it out"),
     "batch_size as float": (lambda: fit(batch_size=10.0), "batch_size", "whole number ≥ 1, got 10.0"),
     "batch_size zero": (lambda: fit(batch_size=0), "batch_size", "whole number ≥ 1, got 0"),
-    "max_epochs as bool": (lambda: fit(max_epochs=True), "max_epochs", "whole number ≥ 1, got True"),
-    "no max_epochs": (lambda: fit(max_epochs=None), "max_epochs", "whole number ≥ 1, got None"),
-    "infinite max_epochs": (lambda: fit(max_epochs=INF), "max_epochs", "whole number ≥ 1, got inf"),
-    "max_steps as float": (lambda: fit(max_steps=1e3), "max_steps", "whole number ≥ 1, got 1000.0"),
-    "max_seconds not a number": (lambda: fit(max_seconds=NAN), "max_seconds", "finite number > 0, got nan"),
-    "negative max_seconds": (lambda: fit(max_seconds=-1), "max_seconds", "finite number > 0, got -1"),
+    "epochs as bool": (lambda: fit(epochs=True), "epochs", "whole number ≥ 1, got True"),
+    "no epochs": (lambda: fit(epochs=None), "epochs", "whole number ≥ 1, got None"),
+    "infinite epochs": (lambda: fit(epochs=INF), "epochs", "whole number ≥ 1, got inf"),
+    "steps as float": (lambda: fit(steps=1e3), "steps", "whole number ≥ 1, got 1000.0"),
+    "seconds not a number": (lambda: fit(seconds=NAN), "seconds", "finite number > 0, got nan"),
+    "negative seconds": (lambda: fit(seconds=-1), "seconds", "finite number > 0, got -1"),
     "patience zero": (lambda: fit(patience=0), "patience", "whole number ≥ 1, got 0"),
     "patience as bool": (lambda: fit(patience=False), "patience", "whole number ≥ 1, got False"),
     "eval_every as float": (lambda: fit(eval_every=1.5), "eval_every", "whole number ≥ 1, got 1.5"),
@@ -265,7 +265,7 @@ ACTIONS: dict[str, tuple[Callable[[], object], str, str]] = {
     "compare with a seed in words": (lambda: compare(seeds="01"), "seed", "≥ 0, got '0'"),
     "compare with None for seeds": (lambda: compare(seeds=None), "seed", "≥ 0, got None"),
     "compare with model options loose": (lambda: compare(latent_dim=3), "'latent_dim'", "model_options"),
-    "compare with an option misspelt": (lambda: compare(max_epoch=3), "'max_epoch'", "did you mean 'max_epochs'"),
+    "compare with an option misspelt": (lambda: compare(epoch=3), "'epoch'", "did you mean 'epochs'"),
     "compare with options that are none": (lambda: compare(model_options=5), "model_options", "mapping"),
     "compare with a list of options": (lambda: compare(inference_options=["exact"]), "inference_options", "mapping"),
     "compare with a number for options": (

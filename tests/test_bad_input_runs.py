@@ -5,11 +5,12 @@ As in `test_bad_input.py`: one line on stderr, exit status 2, and the disk as it
 
 import shlex
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 from bad_places import YAML, enter, refused
 
-from ppvae.cli.parser import COMMANDS as ALL
+from ppvae.catalogue import COMMANDS as ALL
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +59,7 @@ COMMANDS: list[tuple[str, str, str]] = [
         "resume-model/checkpoint.pt is damaged or of another model (RuntimeErro",
         "remove resume-model and start anew",
     ),
-    ("fit --resume resume-word", "max_epochs", "must be a whole number ≥ 1, got 'x'"),
+    ("fit --resume resume-word", "epochs", "must be a whole number ≥ 1, got 'x'"),
     ("fit --resume resume-no-name", "resume-no-name is no run of ppvae fit: a comparison goes on with ppvae", ""),
     ("fit --resume resume-no-versions", "resume-no-versions is damaged", "config.yaml"),
     ("fit --resume resume-options", "inference_options", "must be a mapping of options to values, got 3"),
@@ -85,10 +86,10 @@ COMMANDS: list[tuple[str, str, str]] = [
     ("compare --resume go-on-unknown", "unknown option 'sedes'", "known: objective"),
     (
         "compare --resume go-on-fit",
-        "unknown option 'max_epoch'",
-        "did you mean 'max_epochs'",
+        "unknown option 'epoch'",
+        "did you mean 'epochs'",
     ),
-    ("compare --resume go-on-infinite", "max_epochs", "must be a whole number ≥ 1, got inf"),
+    ("compare --resume go-on-infinite", "epochs", "must be a whole number ≥ 1, got inf"),
     ("compare --resume go-on-word", "num_samples", "must be a whole number ≥ 1, got 'many'"),
     ("compare --resume go-on-fits", "fit", "must be a mapping of options to values, got 3"),
     ("compare --resume go-on-list", "go-on-list is damaged", "config.yaml"),
@@ -227,8 +228,8 @@ COMMANDS: list[tuple[str, str, str]] = [
     ("fit ppca --config stopped-fit/config.yaml --config missing.yaml", "config", "see ppvae fit --help"),
     (
         "fit --config stopped-compare/config.yaml",
-        "unknown option 'fit.max_epochs'",
-        "did you mean 'max_epochs'",
+        "unknown option 'fit.epochs'",
+        "did you mean 'epochs'",
     ),
     ("compare --config stopped-fit/config.yaml", "unknown option 'name'", "known: models, inferen"),
     ("fit --config .", "config", "see ppvae fit --help"),
@@ -269,20 +270,20 @@ COMMANDS: list[tuple[str, str, str]] = [
     ("compare --config infinite.yaml", "unknown option 'lr'", "known: models, inferen"),
     ("fit --config nan.yaml", "ppvae fit needs a name", "ppvae list"),
     ("compare --config nan.yaml", "unknown option 'lr'", "known: models, inferen"),
-    ("fit --config beyond.yaml", "--max_epochs", "must be a whole number, got 'inf'"),
+    ("fit --config beyond.yaml", "--epochs", "must be a whole number, got 'inf'"),
     (
         "compare --config beyond.yaml",
-        "unknown option 'max_epochs'",
-        "did you mean 'fit.max_epochs'",
+        "unknown option 'epochs'",
+        "did you mean 'fit.epochs'",
     ),
-    ("fit --config infinite-epochs.yaml", "--max_epochs", "must be a whole number, got 'inf'"),
+    ("fit --config infinite-epochs.yaml", "--epochs", "must be a whole number, got 'inf'"),
     (
         "compare --config infinite-epochs.yaml",
-        "unknown option 'max_epochs'",
-        "did you mean 'fit.max_epochs'",
+        "unknown option 'epochs'",
+        "did you mean 'fit.epochs'",
     ),
     ("fit --config infinite-seconds.yaml", "ppvae fit needs a name", "ppvae list"),
-    ("compare --config infinite-seconds.yaml", "max_seconds", "must be a finite number > 0, got -inf"),
+    ("compare --config infinite-seconds.yaml", "seconds", "must be a finite number > 0, got -inf"),
     (
         "fit --config nested.yaml",
         "unknown option 'fit.data'",
@@ -374,11 +375,11 @@ COMMANDS: list[tuple[str, str, str]] = [
     ("compare --config fit-list.yaml", "fit", "must be a mapping of options to values, got ['lr', 0.1]"),
     (
         "compare --config fit-unknown.yaml",
-        "unknown option 'fit.max_epoch'",
-        "did you mean 'fit.max_epochs'",
+        "unknown option 'fit.epoch'",
+        "did you mean 'fit.epochs'",
     ),
     ("compare --config fit-nan.yaml", "lr", "must be a finite number > 0, got nan"),
-    ("compare --config fit-infinite.yaml", "--fit.max_epochs", "must be a whole number, got 'inf'"),
+    ("compare --config fit-infinite.yaml", "--fit.epochs", "must be a whole number, got 'inf'"),
     (
         "compare --config fit-nested.yaml",
         "unknown option 'fit.fit.lr'",
@@ -404,7 +405,7 @@ COMMANDS: list[tuple[str, str, str]] = [
     ),
     ("fit ppca --config infinite.yaml", "lr", "must be a finite number > 0, got inf"),
     ("fit ppca --config nan.yaml", "lr", "must be a finite number > 0, got nan"),
-    ("fit ppca --config infinite-seconds.yaml", "max_seconds", "must be a finite number > 0, got -inf"),
+    ("fit ppca --config infinite-seconds.yaml", "seconds", "must be a finite number > 0, got -inf"),
     (
         "fit ppca --config nested.yaml",
         "unknown option 'fit.data'",
@@ -575,8 +576,8 @@ TRIED_ELSEWHERE = {"broken.yaml", "list.yaml", "empty.yaml", "unknown.yaml", "wr
 
 FIT = "fit ppca --data iris"
 NUMBERS: dict[str, list[str]] = {
-    FIT: ["num_particles", "batch_size", "lr", "lr_encoder", "beta", "free_bits", "warmup", "max_epochs", "max_steps",
-          "max_seconds", "patience",
+    FIT: ["num_particles", "batch_size", "lr", "lr_encoder", "beta", "free_bits", "warmup", "epochs", "steps",
+          "seconds", "patience",
           "eval_every", "seed", "checkpoint_seconds", "num_train", "data_seed", "model.latent_dim", "model.min_scale"],
     f"{FIT} --inference per-datapoint": ["lr_phi", "inference_options.lr", "inference_options.tolerance",
                                          "inference_options.inner_steps", "inference_options.max_steps"],
@@ -584,8 +585,8 @@ NUMBERS: dict[str, list[str]] = {
     "fit vae": ["model.hidden", "model.latent_dim"],
     "fit dlgm": ["model.latent_dims", "model.hidden"],
     "compare ppca --data iris --inference exact": [
-        "fit.max_epochs", "fit.lr", "fit.batch_size", "fit.max_seconds", "fit.checkpoint_seconds", "num_test",
-        "num_samples", "workers", "num_train", "num_gaps", "max_seconds", "tune_seconds", "seeds",
+        "fit.epochs", "fit.lr", "fit.batch_size", "fit.seconds", "fit.checkpoint_seconds", "num_test",
+        "num_samples", "workers", "num_train", "num_gaps", "tune_seconds", "seeds",
         "model.latent_dim"],
     "evaluate gmm": ["num_samples", "num_data", "num_gaps", "seed"],
     "sample gmm": ["num_samples", "seed"],
@@ -602,16 +603,17 @@ def test_numbers_that_are_none(command: str, option: str, value: str, capsys: py
     assert " must be " in err or "≥" in err
 
 
-def test_every_option_that_takes_a_number_is_tried() -> None:
-    from ppvae.cli import parser as cli
+def takes_numbers(hint: Any) -> bool:
+    return hint in (int, float) or bool({int, float} & set(get_args(hint)) - {str})
 
+
+def test_every_option_that_takes_a_number_is_tried() -> None:
     untried = []
     for command in ("fit", "compare", "evaluate", "sample"):
-        top = cli.parser(command)
         tried = {option for line, options in NUMBERS.items() if line.startswith(command) for option in options}
-        kinds = top.below[command].kinds or {}  # pyright: ignore[reportAttributeAccessIssue]
-        number = [name for name, types in kinds.items() if {int, float} & set(types)]
-        untried += [f"{command} {name}" for name in number if name not in tried and not name.startswith("fit.")]
+        words = {option: word for word, option in ALL[command].words.items()}
+        number = [words.get(name, name) for name, each in ALL[command].options().items() if takes_numbers(each.hint)]
+        untried += [f"{command} {name}" for name in number if name not in tried]
     assert untried == []
 
 

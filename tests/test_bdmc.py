@@ -34,7 +34,7 @@ def numbers(*shape: int) -> Tensor:
 def fitted(model: ppvae.Model, *event: int, inference: str = "amortized") -> ppvae.Fit:
     x = numbers(20, *event)
     data = ppvae.Data("real", x, x[:4], x[:4], "gaussian", "real")
-    return ppvae.fit(model, data, inference, max_steps=1, precision="64-true", progress=False)
+    return ppvae.fit(model, data, inference, steps=1, precision="64-true", progress=False)
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ QUANTITIES = ["z[0]", "z[1]", "log p(z)", "log p(x|z)"]
 def trained(model: ppvae.Model, x: Tensor, inference: str = "exact", **options: Any) -> ppvae.Fit:
     kind = ("bernoulli", "binary") if bool(((x == 0) | (x == 1)).all()) else ("gaussian", "real")
     data = ppvae.Data("given", x, x[:4], x[:4], *kind)
-    return ppvae.fit(model, data, inference, **{"max_epochs": 1, "progress": False, **options})
+    return ppvae.fit(model, data, inference, **{"epochs": 1, "progress": False, **options})
 
 
 def linear(change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None) -> ppvae.Fit:

@@ -18,13 +18,16 @@ import yaml
 from conftest import Untouched
 
 import ppvae
+from ppvae.catalogue import COMMANDS
 from ppvae.cli import main as cli
-from ppvae.cli import parser
-from ppvae.comparison.plan import option_names_of_fit
+from ppvae.cli.command import Command
+from ppvae.comparison.options import CompareOptions
 from ppvae.data.loading import list_data
+from ppvae.data.options import DataOptions
 from ppvae.randomness import block_seed
 from ppvae.runs.results import Row, read_results
 from ppvae.training.fitting import fit
+from ppvae.training.settings import Settings
 
 USER_FILE = '''"""Files of a user may say what they like here."""
 
@@ -64,7 +67,7 @@ class Story(ppvae.Model):
 #: what a fit keeps, and a comparison
 KEPT = {"config.yaml", "metrics.csv", "weights.safetensors", "fit.yaml"}
 COMPARED = {"config.yaml", "results.json", "fits", "figures", "report.html"}
-QUICK = "--data iris --max_epochs 2"
+QUICK = "--data iris --epochs 2"
 
 
 @pytest.fixture(autouse=True)
@@ -184,7 +187,7 @@ def test_fit_is_the_fit_of_python(run: Run) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(block_seed(3))
         model = ppvae.create("ppca", x_dim=4)
-    fit = ppvae.fit(model, data, "exact", lr=0.05, batch_size=20, max_epochs=2, seed=3, progress=False)
+    fit = ppvae.fit(model, data, "exact", lr=0.05, batch_size=20, epochs=2, seed=3, progress=False)
     theta = fit.model.state_dict()
     assert all(torch.equal(value, theta[name]) for name, value in ppvae.load("mine").model.state_dict().items())
 
@@ -239,7 +242,7 @@ def test_evaluate_other_data_and_other_splits(here: Path, run: Run) -> None:
 
 
 def test_digits_under_every_treatment_and_strategy(run: Run) -> None:
-    tiny = "--num_train 200 --max_epochs 2 --model.latent_dim 2 --model.hidden '[8]'"
+    tiny = "--num_train 200 --epochs 2 --model.latent_dim 2 --model.hidden '[8]'"
     run(f"fit vae {tiny} --treatment dynamic --run-dir dynamic")
     run(f"fit vae {tiny} --treatment threshold --inference per-datapoint --run-dir rows")
     quick = "--num_samples 30 --num_data 20"
@@ -251,7 +254,7 @@ def test_data_from_a_file_are_found_again(here: Path, run: Run, monkeypatch: pyt
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(40, 3, generator=generator)
     (here / "mine.csv").write_text("\n".join(",".join(map(str, row)) for row in rows.tolist()))
-    run("fit ppca --data mine.csv --max_epochs 2 --run-dir mine")
+    run("fit ppca --data mine.csv --epochs 2 --run-dir mine")
     (here / "elsewhere").mkdir()
     monkeypatch.chdir(here / "elsewhere")
     assert run("evaluate ../mine --num_samples 30").startswith("mine.csv (real), 6 test data")
@@ -273,13 +276,13 @@ def test_hyphens_in_options_of_the_model(run: Run) -> None:
 
 
 def test_a_yaml_file_of_options(here: Path, run: Run) -> None:
-    options = {"name": "ppca", "data": "iris", "max_epochs": 2, "run_dir": "mine", "model": {"latent_dim": 3}}
+    options = {"name": "ppca", "data": "iris", "epochs": 2, "run_dir": "mine", "model": {"latent_dim": 3}}
     (here / "options.yaml").write_text(yaml.safe_dump(options))
     run("fit --config options.yaml")
     assert ppvae.load("mine").model.latent_dim == 3
-    run("fit --config options.yaml --run-dir other --max_epochs 1 --model.noise diagonal")
+    run("fit --config options.yaml --run-dir other --epochs 1 --model.noise diagonal")
     fit = ppvae.load("other")
-    assert fit.settings.max_epochs == 1
+    assert fit.settings.epochs == 1
     assert fit.model.options == {"x_dim": 4, "latent_dim": 3, "noise": "diagonal"}
 
 
@@ -289,7 +292,7 @@ def test_a_yaml_file_for_compare(here: Path, run: Run) -> None:
         "inference": ["amortized", "per-datapoint"],
         "data": "iris",
         "seeds": [1],
-        "fit": {"max_epochs": 1},
+        "fit": {"epochs": 1},
         "inference_options": {"per-datapoint": {"max_steps": 5}},
         "num_samples": 30,
         "run_dir": "mine",
@@ -311,39 +314,25 @@ def test_printed_options_are_a_yaml_file(here: Path, run: Run, capsys: pytest.Ca
     assert not (here / "runs").exists()
     (here / "options.yaml").write_text(printed)
     run("fit --config options.yaml --run-dir mine")
-    assert ppvae.load("mine").settings.max_epochs == 2
+    assert ppvae.load("mine").settings.epochs == 2
 
 
-def documented(function: Callable[..., Any]) -> dict[str, str]:
-    """Parameter → its line in the docstring."""
-    text = (inspect.getdoc(function) or "").partition("Args:\n")[2]
-    return dict(re.findall(r"^    (\w+): (.*(?:\n     .*)*)", text, re.MULTILINE))
-
-
-@pytest.mark.parametrize("command", cli.COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_explains_every_option(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each option by the name that the command line has for it, and the one text that Python shows too."""
     with pytest.raises(SystemExit) as done:
         cli.main([command, "--help"])
     assert not done.value.code
-    shown = " ".join(capsys.readouterr().out.split())
-    function = cli.COMMANDS[command]
-    parameters = [name for name in inspect.signature(function).parameters if name != "options"]
-    assert list(documented(function)) == parameters
-    explained = {f"--{name} ": text for name, text in documented(function).items()}
-    if command in ("fit", "compare"):  # they have the options of training too
-        prefix = "" if command == "fit" else "fit."
-        del explained["--resume "]
-        explained.pop("--fit ", None)
-        known = {name: text for name, text in documented(fit).items() if name != "inference_options"}
-        offered = re.findall(rf"--{re.escape(prefix)}(\w+) ", shown.partition("options:")[2])
-        assert {"max_epochs", "lr_phi", "precision"} <= set(offered)
-        explained |= {f"--{prefix}{name} ": known[name] for name in offered if name in known.keys() - set(parameters)}
-    for option, text in explained.items():
-        assert option in shown
-        assert squeezed(text).rstrip(".")[:40] in squeezed(shown)
-    assert (inspect.getdoc(function) or "").partition("\n")[0] in shown
-    subject = parser._SUBJECT.get(command)
-    assert subject is None or re.search(rf"usage: ppvae {command} \[?{subject.upper()}\]? \[options\]", shown)
+    shown = squeezed(capsys.readouterr().out)
+    kind, facts = COMMANDS[command], COMMANDS.facts(command)
+    words = {option: word for word, option in kind.words.items()}
+    for name, each in kind.options().items():
+        assert f"--{words.get(name, name)}" in shown
+        assert squeezed(each.text) in shown
+    assert squeezed(COMMANDS.summary(command)) in shown
+    subject = str(facts.get("subject", "")).upper()
+    asked = subject if facts.get("required") or not subject else f"[{subject}]"
+    assert shown.startswith(squeezed(f"usage: ppvae {command} {asked} [options]"))
 
 
 def squeezed(text: str) -> str:
@@ -358,7 +347,7 @@ def test_help_of_a_model_explains_its_options(capsys: pytest.CaptureFixture[str]
         assert not done.value.code
         shown = " ".join(capsys.readouterr().out.split())
         assert "options of vae:" in shown
-        assert "--model.latent_dim LATENT_DIM size of z. (type: int, default: 20)" in shown
+        assert "--model.latent_dim size of z. (int, default: 20)" in shown
 
 
 def test_help_of_the_whole_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
@@ -369,43 +358,34 @@ def test_help_of_the_whole_lists_the_commands(capsys: pytest.CaptureFixture[str]
     assert all(command in shown for command in ("list", "show", "fit", "evaluate", "compare", "--debug"))
 
 
-def options_of(command: str) -> Any:
-    """The parser of a command alone."""
-    top: Any = parser.parser(command)
-    return top._subcommands_action._name_parser_map[command]
-
-
-def test_fit_has_the_arguments_and_defaults_of_python() -> None:
-    ours, theirs = options_of("fit").get_defaults().as_dict(), inspect.signature(fit).parameters
-    # a progress bar shows on terminals; loggers are objects; a model comes by name
-    missing = theirs.keys() - ours.keys() - {"progress", "loggers"}
-    assert not missing
-    # data and model are named, a resumed run is named too, and those that need no name may be left out
-    for name in (theirs.keys() & ours.keys()) - {"model", "data", "resume"}:
-        assert ours[name] == theirs[name].default
-    kinds = parser._kinds(fit)
-    known = options_of("fit").kinds
-    for name in (theirs.keys() & ours.keys()) - {"model", "data", "resume", "run_dir", "inference_options"}:
-        assert known[name] == kinds[name]
+def test_fit_has_the_options_of_settings_and_data() -> None:
+    """One list: what Python's Settings and DataOptions have, with the same defaults and texts."""
+    ours = COMMANDS["fit"].options()
+    for name, each in (Settings.options() | DataOptions.options()).items():
+        if name != "data":  # a fit to continue from has data of its own
+            assert ours[name] == each
+    parameters = inspect.signature(fit).parameters
+    for name, each in Settings.options().items():
+        assert (parameters[name].default, parameters[name].annotation) == (each.default, each.hint)
+        assert squeezed(f"{name}: {each.text}") in squeezed(inspect.getdoc(fit) or "")
 
 
 def test_evaluate_has_the_arguments_and_defaults_of_python() -> None:
-    ours, theirs = (inspect.signature(f).parameters for f in (cli.COMMANDS["evaluate"], ppvae.log_marginal))
-    assert not theirs.keys() - ours.keys() - {"pair", "x", "index", "chunk_size", "progress", "options", "smooth"}
-    for name in (theirs.keys() & ours.keys()) - {"method"}:  # what judges is careful, what is called does as it is told
+    ours, theirs = COMMANDS["evaluate"].options(), inspect.signature(ppvae.log_marginal).parameters
+    renamed = {"method_options": "options"}
+    assert not theirs.keys() - {renamed.get(name, name) for name in ours} - {
+        "pair", "x", "index", "chunk_size", "progress", "smooth"
+    }  # fmt: skip
+    for name in (theirs.keys() & ours.keys()) - {"method"}:  # what judges is careful, what is called is exact
         assert ours[name].default == theirs[name].default
 
 
-def test_compare_has_the_arguments_and_defaults_of_python() -> None:
-    ours, theirs = options_of("compare").get_defaults().as_dict(), inspect.signature(ppvae.compare).parameters
-    renamed = {"model_options": "model", "fit_options": "fit"}
-    assert not {renamed.get(name, name) for name in theirs} - ours.keys() - {"progress"}
-    for name in (theirs.keys() & ours.keys()) - {"seeds", "resume"}:
-        assert ours[name] == theirs[name].default
-    training = inspect.signature(fit).parameters
-    assert ours["fit"].keys() == set(option_names_of_fit())
-    for name, value in ours["fit"].items():
-        assert value == training[name].default
+def test_compare_has_the_options_of_python() -> None:
+    ours = COMMANDS["compare"].options()
+    parameters = inspect.signature(ppvae.compare).parameters
+    for name, each in CompareOptions.options().items():
+        assert (ours[name].default, ours[name].hint) == (each.default, each.hint)
+        assert parameters[name].default == each.default
 
 
 # Where results go
@@ -421,7 +401,7 @@ def test_fits_without_a_place_get_folders_of_their_own(here: Path, run: Run) -> 
 
 
 def test_comparisons_without_a_place_get_folders_of_their_own(here: Path, run: Run) -> None:
-    quick = "compare --models ppca --inference exact --data iris --seeds 0 --fit.max_epochs 1 --num_samples 30"
+    quick = "compare --models ppca --inference exact --data iris --seeds 0 --fit.epochs 1 --num_samples 30"
     said = [run(quick) for _ in range(2)]
     folders = sorted((here / "runs").iterdir())
     assert len(folders) == 2
@@ -452,7 +432,7 @@ def test_a_run_fills_the_empty_folder_one_stands_in(here: Path, run: Run, monkey
 def test_compare_prints_a_table_and_writes_its_files(here: Path, run: Run) -> None:
     out = run(
         "compare --models '[vae, my.py:Mine]' --inference amortized --data iris --seeds '[0, 1]' --run-dir mine "
-        "--fit.max_epochs 2 --num_test 20 --num_samples 30"
+        "--fit.epochs 2 --num_test 20 --num_samples 30"
     )
     assert "iris (real), 20 test data, 30 samples; nats/datum" in out
     assert "my.py:Mine" in out
@@ -471,7 +451,7 @@ def test_compare_prints_a_table_and_writes_its_files(here: Path, run: Run) -> No
 
 
 def test_compare_takes_one_name_or_several(run: Run) -> None:
-    quick = "--data iris --fit.max_epochs 1 --num_samples 30"
+    quick = "--data iris --fit.epochs 1 --num_samples 30"
     run(f"compare --models ppca --inference exact --seeds 3 --run-dir one {quick}")
     run(f"compare --models '[ppca]' --inference '[exact]' --seeds '[3]' --run-dir several {quick}")
     one, several = (read_results(f"{place}/results.json") for place in ("one", "several"))
@@ -483,7 +463,7 @@ def test_compare_hands_options_on(run: Run) -> None:
     run(
         "compare --models vae --data digits --treatment threshold --num_train 200 --num_test 20 --num_samples 30 "
         "--inference '[amortized, per-datapoint]' "
-        "--seeds 0 --model.latent_dim 3 --model.hidden '[8]' --fit.max_epochs 2 --fit.lr_phi 0.1 --run-dir mine "
+        "--seeds 0 --model.latent_dim 3 --model.hidden '[8]' --fit.epochs 2 --fit.lr_phi 0.1 --run-dir mine "
         "--inference_options '{per-datapoint: {inner_steps: 2, max_steps: 5}}'"
     )
     amortized, rows = read_results("mine/results.json")
@@ -503,7 +483,7 @@ def test_a_users_file_goes_wherever_a_name_goes(name: str, run: Run) -> None:
     assert run("evaluate mine --num_samples 30").startswith("iris (real), 22 test data, amortized")
     run(
         f"compare --models my.py:{name} --inference '[amortized, per-datapoint]' --data iris --seeds 0 "
-        "--fit.max_epochs 1 --num_samples 30 --inference_options '{per-datapoint: {max_steps: 5}}' --run-dir both"
+        "--fit.epochs 1 --num_samples 30 --inference_options '{per-datapoint: {max_steps: 5}}' --run-dir both"
     )
     assert [row.model for row in read_results("both/results.json")] == [f"my.py:{name}"] * 2
 
@@ -555,7 +535,7 @@ def test_evaluate_keeps_its_results_in_the_run(here: Path, run: Run) -> None:
 
 
 def test_the_same_comparison_twice(run: Run) -> None:
-    quick = "compare --models '[ppca, gmm]' --data iris --seeds 0 --fit.max_epochs 2 --num_samples 30"
+    quick = "compare --models '[ppca, gmm]' --data iris --seeds 0 --fit.epochs 2 --num_samples 30"
     options = "--inference '[amortized, exact, per-datapoint]' --inference_options '{per-datapoint: {max_steps: 5}}'"
     for place in ("one", "two"):
         run(f"{quick} {options} --run-dir {place}")
@@ -585,10 +565,10 @@ def test_debug_changes_nothing_else(run: Run) -> None:
 
 
 def test_a_fault_of_ours_is_one_line_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def broken() -> None:
+    def broken(self: Command) -> None:
         raise ZeroDivisionError("one\ntwo")
 
-    monkeypatch.setitem(cli.COMMANDS._entries, "list", broken)
+    monkeypatch.setattr(COMMANDS["list"], "run", broken)
     assert cli.main(["list"]) == 2
     out, err = capsys.readouterr()
     assert (out, err) == ("", "ppvae: error: ZeroDivisionError: one two (--debug shows where)\n")
@@ -597,10 +577,10 @@ def test_a_fault_of_ours_is_one_line_too(monkeypatch: pytest.MonkeyPatch, capsys
 
 
 def test_an_interrupt_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupted() -> None:
+    def interrupted(self: Command) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli.COMMANDS._entries, "list", interrupted)
+    monkeypatch.setattr(COMMANDS["list"], "run", interrupted)
     assert cli.main(["list"]) == 130
     assert capsys.readouterr().err == "ppvae: interrupted\n"
 
@@ -619,7 +599,7 @@ def test_as_a_process_from_end_to_end(here: Path) -> None:
 
     done = process(
         *shlex.split(
-            "compare --models ppca --inference exact --data iris --seeds 0 --fit.max_epochs 1 --num_samples 30 "
+            "compare --models ppca --inference exact --data iris --seeds 0 --fit.epochs 1 --num_samples 30 "
             "--run-dir mine"
         )
     )

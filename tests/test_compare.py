@@ -1,6 +1,7 @@
 """The comparison: its plan, its rows and results.json, what may be ranked beside what, tables and pictures."""
 
 import importlib
+import inspect
 import io
 import json
 import math
@@ -25,6 +26,7 @@ import ppvae
 from ppvae import plots
 from ppvae.comparison.evaluation import evaluate
 from ppvae.comparison.job import Job
+from ppvae.comparison.options import CompareOptions
 from ppvae.comparison.plan import plan
 from ppvae.comparison.run import Comparison
 from ppvae.data.dataset import Data
@@ -52,7 +54,7 @@ def data(name: str, treatment: str | None = None) -> Data:
 
 
 def compare(models: Any = "ppca", inference: Any = "exact", **changes: Any) -> Comparison:
-    arguments: dict[str, Any] = {"data": data("iris"), "seeds": [0], "num_samples": 30, "max_epochs": 2}
+    arguments: dict[str, Any] = {"data": data("iris"), "seeds": [0], "num_samples": 30, "epochs": 2}
     arguments |= {"progress": False, **changes}
     return ppvae.compare(models, inference, **arguments)
 
@@ -101,10 +103,8 @@ def a_row(**changes: Any) -> Row:
 
 
 def planned(*given: Any, **changes: Any) -> list[Job]:
-    arguments: dict[str, Any] = dict.fromkeys(("models", "inference", "data"))
-    arguments |= dict(zip(arguments, given, strict=False)) | {"seeds": (0, 1, 2)}
-    options = ("families", "treatment", "root", "num_train", "labels", "model_options", "inference_options")
-    return plan(**{**arguments, **dict.fromkeys(options), "fit_options": {}, **changes})
+    named = dict(zip(("models", "inference", "data"), given, strict=False))
+    return plan(CompareOptions.of({**named, **changes}))
 
 
 @cache
@@ -114,21 +114,24 @@ def main_plan() -> tuple[Job, ...]:
 
 def test_without_arguments_the_main_job_is_planned() -> None:
     jobs = main_plan()
-    assert {(job.model, job.data.name, job.data.treatment, job.inference) for job in jobs} == {
+    assert {(job.model, job.data.name, job.data.treatment, job.settings.inference) for job in jobs} == {
         *(("gmm", "iris", "real", inference) for inference in ("amortized", "exact", "per-datapoint")),
         *((model, "digits", "static", i) for model in ("dlgm", "vae") for i in ("amortized", "per-datapoint")),
     }
     assert len(jobs) == 21
     for one in jobs:
-        assert sorted(job.seed for job in jobs if (job.model, job.inference) == (one.model, one.inference)) == [0, 1, 2]
-    assert list(ppvae.compare.__defaults__ or ()) == [None, None, None, (0, 1, 2), None]
+        assert sorted(
+            job.settings.seed
+            for job in jobs
+            if (job.model, job.settings.inference) == (one.model, one.settings.inference)
+        ) == [0, 1, 2]
+    assert list(inspect.signature(ppvae.compare).parameters["seeds"].default) == [0, 1, 2]
 
 
 def test_the_main_job_uses_the_settings_that_models_registered() -> None:
-    settings = {job.model: dict(job.fit_options) for job in main_plan()}
-    assert (settings["gmm"]["lr"], settings["gmm"]["max_epochs"], settings["gmm"]["patience"]) == (0.02, 320, None)
-    assert settings["vae"]["max_epochs"] == settings["dlgm"]["max_epochs"] == 90
-    assert all("data" not in job.fit_options for job in main_plan())
+    settings = {job.model: job.settings for job in main_plan()}
+    assert (settings["gmm"].lr, settings["gmm"].epochs, settings["gmm"].patience) == (0.02, 320, None)
+    assert settings["vae"].epochs == settings["dlgm"].epochs == 90
 
 
 def test_one_data_set_is_loaded_once_for_all() -> None:
@@ -136,8 +139,8 @@ def test_one_data_set_is_loaded_once_for_all() -> None:
 
 
 def test_arguments_come_before_registered_settings() -> None:
-    jobs = planned("gmm", "exact", "mixture", fit_options={"max_epochs": 7}, seeds=[4])
-    assert [(job.data.name, job.seed, job.fit_options["max_epochs"]) for job in jobs] == [("mixture", 4, 7)]
+    jobs = planned("gmm", "exact", "mixture", fit={"epochs": 7}, seeds=[4])
+    assert [(job.data.name, job.settings.seed, job.settings.epochs) for job in jobs] == [("mixture", 4, 7)]
 
 
 def test_a_model_takes_its_sizes_and_likelihood_from_the_data() -> None:
@@ -148,8 +151,8 @@ def test_a_model_takes_its_sizes_and_likelihood_from_the_data() -> None:
 
 
 def test_strategies_that_do_not_apply_are_left_out_unless_asked_for() -> None:
-    assert {job.inference for job in planned("vae")} == {*ppvae.list_inference()} - {"exact"}
-    assert {job.inference for job in planned("vae", treatment="dynamic")} == {"amortized", "semi-amortized"}
+    assert {job.settings.inference for job in planned("vae")} == {*ppvae.list_inference()} - {"exact"}
+    assert {job.settings.inference for job in planned("vae", treatment="dynamic")} == {"amortized", "semi-amortized"}
     with pytest.raises(ppvae.PpvaeError, match="exact posterior"):
         planned("vae", ["amortized", "exact"])
     with pytest.raises(ppvae.PpvaeError, match="dynamic"):
@@ -167,15 +170,15 @@ def test_data_in_hand_are_treated_and_cut_as_named_ones_are() -> None:
 
 
 def test_a_learning_rate_of_rows_goes_to_strategies_that_keep_rows() -> None:
-    jobs = planned("vae", ["amortized", "per-datapoint"], seeds=[0], fit_options={"lr_phi": 0.1})
-    assert {job.inference: job.fit_options.get("lr_phi") for job in jobs} == {"amortized": None, "per-datapoint": 0.1}
+    jobs = planned("vae", ["amortized", "per-datapoint"], seeds=[0], fit={"lr_phi": 0.1})
+    assert {job.settings.inference: job.settings.lr_phi for job in jobs} == {"amortized": None, "per-datapoint": 0.1}
 
 
 def test_options_of_a_strategy_go_to_it_alone() -> None:
     jobs = planned(
         "vae", ["amortized", "per-datapoint"], seeds=[0], inference_options={"per-datapoint": {"inner_steps": 3}}
     )
-    assert {job.inference: job.fit_options["inference_options"] for job in jobs} == {
+    assert {job.settings.inference: job.settings.inference_options for job in jobs} == {
         "amortized": {},
         "per-datapoint": {"inner_steps": 3},
     }
@@ -293,7 +296,7 @@ def test_bounds_are_in_order(name: str, latent_dim: int) -> None:
     """
     x = data(name, "real")
     model = ppvae.create("ppca", x_dim=math.prod(x.event_shape), latent_dim=latent_dim)
-    fit = ppvae.fit(model, x, "amortized", lr=1e-2, max_epochs=5, progress=False)
+    fit = ppvae.fit(model, x, "amortized", lr=1e-2, epochs=5, progress=False)
     with torch.no_grad():
         dict(fit.strategy.named_parameters())["head.bias"].add_(0.5)
     row, each = evaluate(fit, x, name="ppca", num_samples=40, num_test=100, seed=1)
@@ -310,7 +313,7 @@ def test_bounds_are_in_order(name: str, latent_dim: int) -> None:
 
 
 def test_a_row_is_what_python_says() -> None:
-    fit = ppvae.fit(ppvae.create("ppca", x_dim=4), data("iris"), "amortized", max_epochs=2, seed=3, progress=False)
+    fit = ppvae.fit(ppvae.create("ppca", x_dim=4), data("iris"), "amortized", epochs=2, seed=3, progress=False)
     row, each = evaluate(fit, data("iris"), name="mine", num_samples=30, num_test=10, seed=3)
     estimates = ppvae.log_marginal(fit, data("iris").test[:10], num_samples=30, seed=3)
     elbo, bound = ppvae.summarise(estimates, "elbo"), ppvae.summarise(estimates)
@@ -331,7 +334,7 @@ def test_a_row_is_what_python_says() -> None:
 def test_any_split_can_be_judged_but_intensities_cannot() -> None:
     digits = data("digits", "dynamic")
     model = ppvae.create("vae", x_dim=64, latent_dim=2, hidden=[8])
-    fit = ppvae.fit(model, digits, max_epochs=1, progress=False)
+    fit = ppvae.fit(model, digits, epochs=1, progress=False)
     row, _ = evaluate(fit, digits, name="vae", num_samples=2, num_test=3, split="valid")
     assert (row.split, row.num_data) == ("valid", 3)
     with pytest.raises(ppvae.PpvaeError, match="intensities"):
@@ -498,11 +501,11 @@ def test_unreadable_results_are_refused_in_one_line(what: str, tmp_path: Path) -
 def test_an_interrupted_comparison_leaves_the_rows_done(
     failure: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = importlib.import_module("ppvae.comparison.executors.processes")
+    module = importlib.import_module("ppvae.comparison.executor")
     done = module.run
 
     def run(job: Job, *arguments: Any, **judged: Any) -> Row:
-        if job.seed == 2:
+        if job.settings.seed == 2:
             raise failure
         return done(job, *arguments, **judged)
 
@@ -592,8 +595,8 @@ REFUSALS: dict[str, dict[str, Any]] = {
     "unknown option of a strategy": {"inference": "per-datapoint", "inference_options": {"per-datapoint": {"lrr": 1}}},
     "value of the last strategy": {"inference": None, "inference_options": {"per-datapoint": {"inner_steps": 0}}},
     "option of a strategy left out": {"inference_options": {"amortized": {}, "per-datapoint": {"lr": 0.1}}},
-    "unknown option of fit": {"max_epoch": 3},
-    "max_epochs": {"max_epochs": 0},
+    "unknown option of fit": {"epoch": 3},
+    "epochs": {"epochs": 0},
     "lr": {"lr": -1.0},
     "batch_size": {"batch_size": 0},
     "objective": {"objective": "elbow"},

@@ -20,7 +20,7 @@ compiler = pytest.mark.skipif(
 
 def digits(model: ppvae.Model, treatment: str = "static") -> tuple[ppvae.Fit, Tensor]:
     data = ppvae.load_data("digits", treatment=treatment)
-    return ppvae.fit(model, data, max_steps=2, progress=False), data.test
+    return ppvae.fit(model, data, steps=2, progress=False), data.test
 
 
 @compiler
@@ -60,7 +60,7 @@ class Branching(ppvae.Model):
 
 def test_a_model_that_branches_on_values_is_refused() -> None:
     x = torch.randn(30, 2)
-    fit = ppvae.fit(Branching(), ppvae.Data("two", x, x, x, "gaussian", "real"), max_steps=1, progress=False)
+    fit = ppvae.fit(Branching(), ppvae.Data("two", x, x, x, "gaussian", "real"), steps=1, progress=False)
     with pytest.raises(ppvae.PpvaeError, match=r"Branching cannot be compiled.*leave compile out"):
         ppvae.log_marginal(fit, x, num_samples=5, compile=True)
 

@@ -68,7 +68,7 @@ def fit(make: Callable[[], ppvae.Model], compile: bool, **options: Any) -> ppvae
         torch.manual_seed(0)
         model = make()
     settings = {
-        "precision": "64-true", "max_epochs": 3, "batch_size": BATCH, "patience": None, "seed": 3, "progress": False,
+        "precision": "64-true", "epochs": 3, "batch_size": BATCH, "patience": None, "seed": 3, "progress": False,
     }  # fmt: skip
     data = options.pop("data", None) or digits(options.pop("treatment", "static"))
     return ppvae.fit(model, data, compile=compile, **{**settings, **options})
@@ -215,7 +215,7 @@ def test_a_nan_is_blamed_on_the_site_that_it_came_from() -> None:
     said = []
     for compile in (False, True):
         with pytest.raises(NonFiniteError, match=r"loss became nan at step [1-9]\d*: .*site x\b") as caught:
-            fit(Breaking, compile, data=two(), batch_size=10, lr=0.2, max_epochs=9)
+            fit(Breaking, compile, data=two(), batch_size=10, lr=0.2, epochs=9)
         said.append(str(caught.value))
     assert said[0] == said[1]
 
@@ -227,7 +227,7 @@ class Stopped(Exception):
 @compiler
 def test_a_resumed_fit_ends_as_one_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The compiled step is recorded again, by another batch; to the last bit, as the operations are the same."""
-    options = {"checkpoint_seconds": 0.0, "max_epochs": 4}
+    options = {"checkpoint_seconds": 0.0, "epochs": 4}
     alone = fit(vae, True, run_dir=tmp_path / "alone", **options)
     step, steps = Training._step, []
 
@@ -249,9 +249,7 @@ def test_a_resumed_fit_ends_as_one_left_alone(tmp_path: Path, monkeypatch: pytes
 @compiler
 def test_runs_say_that_they_were_compiled(tmp_path: Path) -> None:
     place = tmp_path / "run"
-    assert (
-        main(["fit", "ppca", "--data", "iris", "--max_epochs", "2", "--compile", "true", "--run_dir", str(place)]) == 0
-    )
+    assert main(["fit", "ppca", "--data", "iris", "--epochs", "2", "--compile", "true", "--run_dir", str(place)]) == 0
     assert yaml.safe_load((place / CONFIG).read_text())["compile"] is True
     assert ppvae.load(place).settings.compile is True
 

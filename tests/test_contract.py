@@ -153,14 +153,14 @@ def fit(model: str, inference: str, data: ppvae.Data | None = None, **options: A
 def fitted(model: str, inference: str) -> ppvae.Fit:
     """A fit of about 200 steps, for all who only look at one."""
     epochs = math.ceil(200 / math.ceil(len(CASES[model].data().train) / 50))
-    return fit(model, inference, max_epochs=epochs, eval_every=epochs, lr=0.01)
+    return fit(model, inference, epochs=epochs, eval_every=epochs, lr=0.01)
 
 
 @cache
 def unmoved(model: str, inference: str) -> ppvae.Fit:
     """The fit before its first step: same start, same seed, nothing moves."""
     rows: dict[str, Any] = {"lr_phi": STILL} if "lr" in option_names(strategy_class(inference)) else {}
-    return fit(model, inference, max_epochs=1, lr=STILL, **rows)
+    return fit(model, inference, epochs=1, lr=STILL, **rows)
 
 
 def tiny(model: str) -> ppvae.Data:
@@ -173,7 +173,7 @@ def quick(model: str, inference: str, **options: Any) -> ppvae.Fit:
     """A fit of a few steps on a dozen data."""
     rows = {"max_steps": 25} if "max_steps" in option_names(strategy_class(inference)) else {}
     own = options.pop("inference_options", {})
-    defaults: dict[str, Any] = {"max_epochs": 2, "batch_size": 5, "inference_options": rows | own}
+    defaults: dict[str, Any] = {"epochs": 2, "batch_size": 5, "inference_options": rows | own}
     return fit(model, inference, tiny(model), **defaults | options)
 
 
@@ -374,7 +374,7 @@ def test_fit_leaves_its_argument_alone(model: str, inference: str, untouched: Un
     given, data = CASES[model].make(), tiny(model)
     train = data.train.clone()
     with untouched(given):
-        result = ppvae.fit(given, data, inference, max_epochs=2, batch_size=5, progress=False)
+        result = ppvae.fit(given, data, inference, epochs=2, batch_size=5, progress=False)
     assert torch.equal(data.train, train)
     assert not {p.data_ptr() for p in given.parameters()} & {p.data_ptr() for p in result.model.parameters()}
     assert not any(module.training for part in (result.model, result.strategy) for module in part.modules())
@@ -422,15 +422,15 @@ def test_new_data_get_fresh_rows(model: str, inference: str) -> None:
     assert identical(own.phi, expected)
 
 
-@pytest.mark.parametrize(("inner_steps", "max_epochs"), [(1, 20), (3, 12), ("converge", 6)])
+@pytest.mark.parametrize(("inner_steps", "epochs"), [(1, 20), (3, 12), ("converge", 6)])
 @pytest.mark.parametrize("model", ["gmm", "vae"])
-def test_inner_steps_improve(model: str, inner_steps: int | str, max_epochs: int) -> None:
+def test_inner_steps_improve(model: str, inner_steps: int | str, epochs: int) -> None:
     """Rows with θ, three steps ahead of it, and at convergence: each gains 5 standard errors on the start."""
     data = CASES[model].data()
     data = replace(data, train=data.train[:60], valid=data.valid[:4], labels=None)
     options: dict[str, Any] = {"inference_options": {"inner_steps": inner_steps, "max_steps": 75}, "batch_size": 30}
-    moved = fit(model, "per-datapoint", data, lr=0.01, max_epochs=max_epochs, **options)
-    still = fit(model, "per-datapoint", data, lr=STILL, lr_phi=STILL, max_epochs=1, **options)
+    moved = fit(model, "per-datapoint", data, lr=0.01, epochs=epochs, **options)
+    still = fit(model, "per-datapoint", data, lr=STILL, lr_phi=STILL, epochs=1, **options)
     x = data.train
     gain = bound(moved, of_training_data(moved, x), x) - bound(still, of_training_data(still, x), x)
     assert z_statistic(gain) > 5
@@ -468,7 +468,7 @@ def test_converged_rows_have_nothing_left_to_gain(make: Callable[[], ppvae.Model
         data,
         "per-datapoint",
         lr=STILL,
-        max_epochs=1,
+        epochs=1,
         inference_options=options,
         num_particles=8,
         progress=False,
@@ -489,7 +489,7 @@ def test_per_datapoint_inference_refuses_dynamic_data() -> None:
     data = ppvae.load_data("digits", treatment="dynamic", num_train=20)
     with pytest.raises(ppvae.PpvaeError, match="dynamic"):
         fit("vae", "per-datapoint", data)
-    assert fit("vae", "amortized", data, max_epochs=1).history
+    assert fit("vae", "amortized", data, epochs=1).history
 
 
 # The weights that a guide owns
@@ -517,7 +517,7 @@ def test_the_guides_own_weights_have_the_encoders_learning_rate(inference: str) 
 
 def test_history_has_the_documented_keys() -> None:
     """One entry an evaluation: step, epoch, seconds and both bounds; time and steps rise."""
-    history = quick("vae", "amortized", max_epochs=5, eval_every=2).history
+    history = quick("vae", "amortized", epochs=5, eval_every=2).history
     assert [set(entry) for entry in history] == [{"step", "epoch", "seconds", "train_bound", "valid_bound"}] * 3
     assert [(entry["epoch"], entry["step"]) for entry in history] == [(2, 6), (4, 12), (5, 15)]
     assert 0 < history[0]["seconds"] < history[1]["seconds"] < history[2]["seconds"]
@@ -537,7 +537,7 @@ class Modes(nn.Module):
 
 def test_modules_train_in_training_mode_and_are_evaluated_in_the_other() -> None:
     """Three steps and an evaluation an epoch, back and forth, so that dropout in an encoder does its work."""
-    result = quick("vae", "amortized", inference_options={"encoder": Modes()}, max_epochs=2, eval_every=1)
+    result = quick("vae", "amortized", inference_options={"encoder": Modes()}, epochs=2, eval_every=1)
     encoder = result.strategy.get_submodule("encoder")
     assert isinstance(encoder, Modes)
     assert encoder.seen == [False, *2 * [True, True, True, False]]  # once when it is built, for its width
@@ -547,17 +547,17 @@ def test_early_stopping_returns_the_best_weights() -> None:
     """Those of the evaluation with the highest validation bound: a fit that ends there has the same bits."""
     data = ppvae.load_data("digits", num_train=40)
     options: dict[str, Any] = {"lr": 0.01, "eval_every": 2, "batch_size": 20}
-    stopped = fit("vae", "amortized", data, max_epochs=1000, patience=3, **options)
+    stopped = fit("vae", "amortized", data, epochs=1000, patience=3, **options)
     best = max(stopped.history, key=lambda entry: entry["valid_bound"])
     assert stopped.stopped == "patience"
     assert stopped.history.index(best) == len(stopped.history) - 4
-    again = fit("vae", "amortized", data, max_epochs=int(best["epoch"]), **options)
+    again = fit("vae", "amortized", data, epochs=int(best["epoch"]), **options)
     assert identical(weights(stopped), weights(again))
 
 
 def test_max_seconds_stops() -> None:
     """At the first step that ends after it, with an evaluation; it does not count the time that those take."""
-    result = quick("vae", "amortized", max_epochs=10**6, max_seconds=0.05)
+    result = quick("vae", "amortized", epochs=10**6, seconds=0.05)
     assert result.stopped == "seconds"
     assert 0.05 < result.seconds < 5
     assert result.history[-1]["seconds"] == result.seconds
@@ -565,7 +565,7 @@ def test_max_seconds_stops() -> None:
 
 def test_max_steps_stops() -> None:
     """At exactly that many steps, in the middle of an epoch, with an evaluation."""
-    result = quick("vae", "amortized", max_epochs=10, eval_every=1, max_steps=4)
+    result = quick("vae", "amortized", epochs=10, eval_every=1, steps=4)
     assert result.stopped == "steps"
     assert [(entry["epoch"], entry["step"]) for entry in result.history] == [(1, 3), (2, 4)]
 
@@ -596,7 +596,7 @@ def test_nan_stops_training(inference: str) -> None:
 def fit_own(model: ppvae.Model, data: ppvae.Data, inference: str, **options: Any) -> ppvae.Fit:
     """A few epochs in which q stays where it starts."""
     rows = {"lr_phi": STILL} if inference == "per-datapoint" else {}
-    return ppvae.fit(model, data, inference, max_epochs=5, progress=False, lr_encoder=STILL, **rows, **options)
+    return ppvae.fit(model, data, inference, epochs=5, progress=False, lr_encoder=STILL, **rows, **options)
 
 
 class OneSided(ppvae.Model):

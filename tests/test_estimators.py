@@ -234,9 +234,7 @@ def test_sticking_the_landing_has_no_noise_at_the_posterior() -> None:
     """Roeder et al.: where q is the posterior every estimate of the path derivative is 0, in all coordinates."""
     data = ppvae.load_data("iris")
     torch.manual_seed(0)
-    fit = ppvae.fit(
-        ppvae.create("ppca", x_dim=4, latent_dim=2).double(), data, "exact", max_epochs=1, precision="64-true"
-    )
+    fit = ppvae.fit(ppvae.create("ppca", x_dim=4, latent_dim=2).double(), data, "exact", epochs=1, precision="64-true")
     found = ppvae.gradient_variance(fit, data.test, gradients=["reparam", "stl"], num_particles=1, repeats=20)
     assert float(found.variance_phi.sel(gradient="stl")) < 1e-12 * float(found.variance_phi.sel(gradient="reparam"))
 
@@ -247,7 +245,7 @@ def test_no_bound_exceeds_the_exact_log_p(objective: ObjectiveName, particles: i
     """On any minibatch in expectation; 8 one-sided comparisons, each with the seven data of a batch."""
     torch.manual_seed(0)
     data = ppvae.load_data("iris")
-    fit = ppvae.fit(ppvae.create("ppca", x_dim=4, latent_dim=2), data, max_epochs=5, lr=0.01)
+    fit = ppvae.fit(ppvae.create("ppca", x_dim=4, latent_dim=2), data, epochs=5, lr=0.01)
     x = data.test[:7]
     log_p = fit.model.log_prob(x).detach()
     many = x.repeat(3000, 1)
@@ -305,7 +303,7 @@ def test_warm_up_raises_beta_step_by_step(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(Estimator, "estimate", watched)
     data = ppvae.load_data("iris")
     ppvae.fit(
-        ppvae.create("ppca", x_dim=4, latent_dim=2), data, beta=0.8, warmup=4, free_bits=0.1, max_steps=6, batch_size=20
+        ppvae.create("ppca", x_dim=4, latent_dim=2), data, beta=0.8, warmup=4, free_bits=0.1, steps=6, batch_size=20
     )
     assert seen == [(pytest.approx(b), 0.1) for b in (0.2, 0.4, 0.6, 0.8, 0.8, 0.8)]
 
@@ -315,9 +313,7 @@ def test_the_validation_bound_has_no_schedule() -> None:
     data = ppvae.load_data("iris")
     torch.manual_seed(0)
     model = ppvae.create("ppca", x_dim=4, latent_dim=2)
-    plain, warm = (
-        ppvae.fit(model, data, max_steps=1, lr=1e-9, **more) for more in ({}, {"warmup": 50, "free_bits": 3.0})
-    )
+    plain, warm = (ppvae.fit(model, data, steps=1, lr=1e-9, **more) for more in ({}, {"warmup": 50, "free_bits": 3.0}))
     assert plain.history[0]["valid_bound"] == pytest.approx(warm.history[0]["valid_bound"], abs=1e-4)
 
 
@@ -333,7 +329,7 @@ def test_every_pair_of_the_table_trains_and_no_other_does(objective: ObjectiveNa
 
     def fit() -> ppvae.Fit:
         return ppvae.fit(
-            model, data, objective=objective, gradient=gradient, num_particles=3, max_epochs=25, lr=0.01,
+            model, data, objective=objective, gradient=gradient, num_particles=3, epochs=25, lr=0.01,
             lr_encoder=1e-4, eval_every=5,
             patience=None, batch_size=20,
         )  # fmt: skip
@@ -350,7 +346,7 @@ def test_dreg_refuses_weights_of_the_guide() -> None:
     data = ppvae.load_data("digits", num_train=60)
     model = ppvae.create("dlgm", x_dim=64, latent_dims=[3, 2], hidden=8)
     with pytest.raises(ppvae.PpvaeError, match="guide owns weights"):
-        ppvae.fit(model, data, objective="iwae", gradient="dreg", num_particles=3, max_epochs=1)
+        ppvae.fit(model, data, objective="iwae", gradient="dreg", num_particles=3, epochs=1)
 
 
 @pytest.mark.parametrize(
@@ -373,7 +369,7 @@ def test_dreg_refuses_weights_of_the_guide() -> None:
 )
 def test_refusals(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ppvae.PpvaeError) as caught:
-        ppvae.fit(ppvae.create("ppca", x_dim=4, latent_dim=2), ppvae.load_data("iris"), max_epochs=1, **options)
+        ppvae.fit(ppvae.create("ppca", x_dim=4, latent_dim=2), ppvae.load_data("iris"), epochs=1, **options)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -383,9 +379,9 @@ def test_a_drawn_discrete_latent_wants_a_score_function() -> None:
     data = ppvae.Data("noise", x[:20], x[20:25], x[25:], "gaussian", "real")
     for objective in ("elbo", "iwae"):
         with pytest.raises(ppvae.PpvaeError, match=r"discrete latent.*choose gradient='score'"):
-            ppvae.fit(Discrete(False), data, objective=objective, max_epochs=1)
+            ppvae.fit(Discrete(False), data, objective=objective, epochs=1)
     history = ppvae.fit(
-        Discrete(False), data, gradient="loo", num_particles=4, max_epochs=40, lr=0.02, patience=None, eval_every=10
+        Discrete(False), data, gradient="loo", num_particles=4, epochs=40, lr=0.02, patience=None, eval_every=10
     ).history
     assert history[-1]["valid_bound"] > history[0]["valid_bound"]
 
@@ -397,7 +393,7 @@ def small_fit(inference: str = "amortized") -> tuple[ppvae.Fit, Tensor]:
     data = ppvae.load_data("digits", num_train=100)
     torch.manual_seed(0)
     model = ppvae.create("vae", x_dim=64, latent_dim=3, hidden=[10])
-    return ppvae.fit(model, data, inference, max_epochs=3, lr=0.01), data.test[:10]
+    return ppvae.fit(model, data, inference, epochs=3, lr=0.01), data.test[:10]
 
 
 def test_gradient_variance_is_that_of_repeated_estimates(untouched: Untouched) -> None:

@@ -272,7 +272,7 @@ def test_all_of_a_binary_space_adds_up_to_one(smooth: bool) -> None:
         for p in net.parameters():
             p.mul_(3)
     data = ppvae.Data("bits", x, x, x, "bernoulli", "binary")
-    fit = ppvae.fit(Bits(net), data, max_steps=1, precision="64-true")
+    fit = ppvae.fit(Bits(net), data, steps=1, precision="64-true")
     tolerance = 1e-8 if smooth else 1e-4
     estimates = ppvae.log_marginal(fit, x, method="exact", options={"tolerance": tolerance})
     p = np.exp(estimates.log_marginal.values)

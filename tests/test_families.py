@@ -166,7 +166,7 @@ def test_every_family_trains_under_every_strategy_whatever_the_support(
         more = {"refine_steps": 2, "lr": 0.01, "backprop": "truncated" if family == "mixture" else "full"}
     fit = ppvae.fit(
         Bounded(), data, inference, family=family, family_options=SMALL.get(family, {}), inference_options=more,
-        max_epochs=20, eval_every=5, lr=0.01, lr_encoder=0.003, batch_size=20, patience=None,
+        epochs=20, eval_every=5, lr=0.01, lr_encoder=0.003, batch_size=20, patience=None,
     )  # fmt: skip
     assert max(entry["valid_bound"] for entry in fit.history[1:]) > fit.history[0]["valid_bound"]
     one = ppvae.log_marginal(fit, data.test, num_samples=40)
@@ -183,11 +183,11 @@ def test_what_a_mean_field_loses_a_full_covariance_does_not() -> None:
     data = ppvae.load_data("iris")
     torch.manual_seed(0)
     model = ppvae.create("ppca", x_dim=4, latent_dim=2).double()
-    start = ppvae.fit(model, data, "exact", max_epochs=60, lr=0.05, precision="64-true")
+    start = ppvae.fit(model, data, "exact", epochs=60, lr=0.05, precision="64-true")
     losses = {}
     for family in ("mean-field", "full-covariance"):
         fit = ppvae.fit(
-            start, data, "per-datapoint", family=family, train_model=False, max_epochs=1, precision="64-true",
+            start, data, "per-datapoint", family=family, train_model=False, epochs=1, precision="64-true",
             inference_options={"tolerance": 1e-5, "max_steps": 4000}, gradient="reparam", num_particles=16,
         )  # fmt: skip
         found = ppvae.log_marginal(fit, data.test, num_samples=4000)
@@ -243,7 +243,7 @@ def test_divergences_in_closed_form(family: str) -> None:
 )
 def test_refusals(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ppvae.PpvaeError) as caught:
-        ppvae.fit(ppvae.create("ppca", x_dim=4, latent_dim=2), ppvae.load_data("iris"), max_epochs=1, **options)
+        ppvae.fit(ppvae.create("ppca", x_dim=4, latent_dim=2), ppvae.load_data("iris"), epochs=1, **options)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -251,7 +251,7 @@ def test_refusals(options: dict[str, Any], words: str) -> None:
 def test_a_model_without_latents_has_no_family() -> None:
     model = ppvae.create("gmm", x_dim=4, assignment="summed")
     with pytest.raises(ppvae.PpvaeError, match="needs a local latent"):
-        ppvae.fit(model, ppvae.load_data("iris"), family="full-covariance", max_epochs=1)
+        ppvae.fit(model, ppvae.load_data("iris"), family="full-covariance", epochs=1)
 
 
 def test_a_discrete_latent_has_no_family() -> None:

@@ -47,7 +47,7 @@ def make(name: str = "vae") -> ppvae.Model:
 
 
 def fit(model: ppvae.Model | ppvae.Fit, inference: str, data: ppvae.Data | None = None, **options: Any) -> ppvae.Fit:
-    defaults: dict[str, Any] = {"max_epochs": 3, "batch_size": 30, "patience": None, "accelerator": "cpu", "lr": 0.01}
+    defaults: dict[str, Any] = {"epochs": 3, "batch_size": 30, "patience": None, "accelerator": "cpu", "lr": 0.01}
     if inference == "per-datapoint":
         options["inference_options"] = {"max_steps": 25} | options.get("inference_options", {})
     return ppvae.fit(model, data or digits(), inference, progress=False, **defaults | options)
@@ -55,13 +55,13 @@ def fit(model: ppvae.Model | ppvae.Fit, inference: str, data: ppvae.Data | None 
 
 @cache
 def origin(inference: str = "amortized", name: str = "vae") -> ppvae.Fit:
-    return fit(make(name), inference, max_epochs=10)
+    return fit(make(name), inference, epochs=10)
 
 
 def taken_over(inference: str, begin: ppvae.Fit, data: ppvae.Data | None = None, **options: Any) -> ppvae.Fit:
     """The fit before its first step: nothing moves."""
     rows = {"lr_phi": STILL} if inference == "per-datapoint" else {}
-    return fit(begin, inference, data, max_epochs=1, **{"lr": STILL, **rows, **options})
+    return fit(begin, inference, data, epochs=1, **{"lr": STILL, **rows, **options})
 
 
 def theta(fit: ppvae.Fit) -> dict[str, Tensor]:
@@ -165,7 +165,7 @@ def test_an_encoder_of_another_shape_starts_anew(hidden: list[int]) -> None:
 def test_going_on_is_better_than_beginning() -> None:
     """The first bound of the second fit is above the first one's first, and its best above the first one's best."""
     begin = origin()
-    result = fit(begin, "semi-amortized", max_epochs=10)
+    result = fit(begin, "semi-amortized", epochs=10)
     assert result.history[0]["valid_bound"] > begin.history[0]["valid_bound"]
     assert max(e["valid_bound"] for e in result.history) > max(e["valid_bound"] for e in begin.history)
 
@@ -216,7 +216,7 @@ def test_train_model_false_keeps_a_models_own_weights_too() -> None:
 def test_more_inference_under_the_same_model_raises_its_bound() -> None:
     """Rows that go on from an encoder, θ kept: by more than 5 standard errors of the paired difference."""
     begin, x = origin(), digits().train
-    result = fit(begin, "per-datapoint", max_epochs=40, train_model=False, lr_phi=0.02)
+    result = fit(begin, "per-datapoint", epochs=40, train_model=False, lr_phi=0.02)
     gain = bound(result, own(result, x), x) - bound(begin, own(begin, x), x)
     assert (gain.mean() / gain.std() * len(gain) ** 0.5).item() > 5
 
@@ -245,7 +245,7 @@ def test_rows_of_a_model_without_weights_are_fitted(inner_steps: int, train_mode
     x = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
     data = ppvae.Data("noise", x[:20], x[20:30], x[30:], "gaussian", "real")
     result = fit(
-        Fixed(), "per-datapoint", data, max_epochs=300 // inner_steps, lr_phi=0.02, num_particles=4,
+        Fixed(), "per-datapoint", data, epochs=300 // inner_steps, lr_phi=0.02, num_particles=4,
         train_model=train_model, eval_every=300, inference_options={"inner_steps": inner_steps},
     )  # fmt: skip
     found = own(result, data.train).phi["loc"]
@@ -259,11 +259,11 @@ def test_rows_of_a_model_without_weights_are_fitted(inner_steps: int, train_mode
 def test_exact_inference_with_theta_kept_has_nothing_to_train() -> None:
     """One line, which says so."""
     data = ppvae.load_data("iris")
-    begin = ppvae.fit(ppvae.create("ppca", x_dim=4), data, "exact", max_epochs=2, progress=False)
-    text = refusal(lambda: ppvae.fit(begin, data, "exact", max_epochs=2, train_model=False, progress=False))
+    begin = ppvae.fit(ppvae.create("ppca", x_dim=4), data, "exact", epochs=2, progress=False)
+    text = refusal(lambda: ppvae.fit(begin, data, "exact", epochs=2, train_model=False, progress=False))
     assert "PPCA has no parameter to train" in text
     assert "train_model=False" in text
-    on = ppvae.fit(begin, data, "exact", max_epochs=2, lr=STILL, progress=False)
+    on = ppvae.fit(begin, data, "exact", epochs=2, lr=STILL, progress=False)
     assert same(theta(on), theta(begin))
 
 
@@ -278,7 +278,7 @@ def test_any_number_of_data_goes_on(before: str, inference: str) -> None:
         replace(digits(), name="others", train=digits().train.flip(0), source=None),
     ):
         result = taken_over(inference, begin, data)
-        assert result.settings.num_data == len(data.train)
+        assert result.data.num_data == len(data.train)
         assert same(theta(result), theta(begin))
         if inference == "per-datapoint":
             expected = begin.strategy.layout.pack(begin.posterior(data.train).phi, len(data.train))
@@ -304,7 +304,7 @@ def test_data_of_another_shape_work_or_are_refused(inference: str) -> None:
     if inference == "per-datapoint":
         assert "x must be a tensor [B, 64]" in refusal(lambda: fit(origin(), inference, square))
     else:
-        assert fit(origin(), inference, square).settings.event_shape == [8, 8]
+        assert fit(origin(), inference, square).event_shape == (8, 8)
 
 
 def test_dynamic_data_give_rows_no_start() -> None:
@@ -382,11 +382,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a run of ppca on iris in `first`."""
     monkeypatch.chdir(tmp_path)
     data = ppvae.load_data("iris")
-    ppvae.fit(ppvae.create("ppca", x_dim=4), data, max_epochs=3, progress=False, run_dir="first")
+    ppvae.fit(ppvae.create("ppca", x_dim=4), data, epochs=3, progress=False, run_dir="first")
     return tmp_path
 
 
-INIT = "fit --init first --data iris --inference per-datapoint --train_model false --max_epochs 2"
+INIT = "fit --init first --data iris --inference per-datapoint --train_model false --epochs 2"
 
 
 def command(words: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:

@@ -46,7 +46,7 @@ def fitted(model: ppvae.Model, inference: str = "amortized", **options: Any) -> 
     """A hardly trained fit in float64."""
     x = cloud()
     data = ppvae.Data("cloud", x, x[:4], x[:4], "gaussian", "real")
-    settings = {"max_steps": 3, "lr": 1e-3, "batch_size": 50, "precision": "64-true", **options}
+    settings = {"steps": 3, "lr": 1e-3, "batch_size": 50, "precision": "64-true", **options}
     return ppvae.fit(model, data, inference, **settings)
 
 

@@ -54,7 +54,7 @@ def _fit(model: str, inference: str) -> ppvae.Fit:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         made = ppvae.create(model, x_dim=data.event_shape.numel(), **OPTIONS[model])
-    return ppvae.fit(made, data, inference, max_epochs=1, lr=0.01, progress=False)
+    return ppvae.fit(made, data, inference, epochs=1, lr=0.01, progress=False)
 
 
 def fit_of(model: str, inference: str) -> ppvae.Fit:
@@ -168,7 +168,7 @@ def test_two_fits_live_side_by_side() -> None:
 
 def test_the_pair_of_a_model_without_a_guide() -> None:
     """The default family is handed out like a written one."""
-    fit, x = ppvae.fit(Scale(), scale_data(), progress=False, max_epochs=3), scale_data().train
+    fit, x = ppvae.fit(Scale(), scale_data(), progress=False, epochs=3), scale_data().train
     before = bound(fit, x)
     svi = SVI(*ppvae.as_pyro(fit), PyroOptim(torch.optim.Adam, {"lr": 0.02}), Trace_ELBO())
     for _ in range(60):
@@ -232,7 +232,7 @@ def test_posterior_predictive(model: str, inference: str) -> None:
 def test_posterior_predictive_is_near_its_datum() -> None:
     """Of a trained pPCA: draws from q(z | xᵢ) are nearer to xᵢ than draws from the prior, by 5 standard errors."""
     data = ppvae.load_data("iris", num_train=BATCH)
-    fit = ppvae.fit(ppvae.create("ppca", x_dim=4), data, "exact", lr=0.05, max_epochs=150, progress=False)
+    fit = ppvae.fit(ppvae.create("ppca", x_dim=4), data, "exact", lr=0.05, epochs=150, progress=False)
     generative, guide = ppvae.as_pyro(fit)
     free, x = poutine.uncondition(generative), data.train
     distances = [

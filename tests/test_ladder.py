@@ -254,7 +254,7 @@ def test_a_fit_reaches_log_p() -> None:
     x = drawn_data(model, 10)
     data = ppvae.Data("linear", x, x[:2], x, "gaussian", "real")
     fit = ppvae.fit(
-        model, data, "per-datapoint", family="ladder", train_model=False, max_epochs=1, num_particles=16,
+        model, data, "per-datapoint", family="ladder", train_model=False, epochs=1, num_particles=16,
         precision="64-true", inference_options={"tolerance": 1e-4, "max_steps": 1000},
     )  # fmt: skip
     found = ppvae.log_marginal(fit, x, num_samples=500)
@@ -426,13 +426,13 @@ def test_it_trains_under_every_strategy_and_comes_back(inference: str, tmp_path:
     options: dict[str, Any] = {"refine_steps": 2} if inference == "semi-amortized" else {}
     if inference == "per-datapoint":
         options = {"max_steps": 50}
-    first = ppvae.fit(dlgm(), data, inference, family="ladder", max_epochs=1, lr=1e-30, lr_encoder=1e-30,
+    first = ppvae.fit(dlgm(), data, inference, family="ladder", epochs=1, lr=1e-30, lr_encoder=1e-30,
                       inference_options=options | ({"lr": 1e-30} if options else {}))  # fmt: skip
-    mean_field = ppvae.fit(dlgm(), data, family="mean-field", max_epochs=1, lr=1e-30)
+    mean_field = ppvae.fit(dlgm(), data, family="mean-field", epochs=1, lr=1e-30)
     # the same data and θ near the same q, on different draws
     assert first.history[0]["train_bound"] == pytest.approx(mean_field.history[0]["train_bound"], abs=1.5)
     fit = ppvae.fit(
-        dlgm(), data, inference, family="ladder", max_epochs=30, eval_every=15, lr=0.01, lr_encoder=0.003,
+        dlgm(), data, inference, family="ladder", epochs=30, eval_every=15, lr=0.01, lr_encoder=0.003,
         batch_size=20, patience=None, inference_options=options,
     )  # fmt: skip
     assert fit.history[-1]["valid_bound"] > first.history[0]["valid_bound"]
@@ -457,7 +457,7 @@ def test_a_frozen_model_stays_as_it_is(inference: str, gradient: Gradient) -> No
         options = {"max_steps": 25}
     model = dlgm()
     fit = ppvae.fit(
-        model, digits(), inference, family="ladder", gradient=gradient, num_particles=2, max_epochs=2, lr=0.05,
+        model, digits(), inference, family="ladder", gradient=gradient, num_particles=2, epochs=2, lr=0.05,
         train_model=False, inference_options=options,
     )  # fmt: skip
     assert identical(dict(fit.model.state_dict()), dict(model.state_dict()))
@@ -467,7 +467,7 @@ def test_a_frozen_model_stays_as_it_is(inference: str, gradient: Gradient) -> No
 @pytest.mark.parametrize("objective", TOGETHER)
 def test_every_estimator_trains_or_is_refused(objective: ObjectiveName) -> None:
     for gradient in TOGETHER[objective]:
-        more: dict[str, Any] = {"objective": objective, "gradient": gradient, "num_particles": 2, "max_epochs": 1}
+        more: dict[str, Any] = {"objective": objective, "gradient": gradient, "num_particles": 2, "epochs": 1}
         if gradient in ("dreg", "wake"):
             with pytest.raises(ppvae.PpvaeError, match=f"θ takes part in the q of this family, and {gradient}") as why:
                 ppvae.fit(dlgm(), digits(20), family="ladder", **more)
@@ -479,7 +479,7 @@ def test_every_estimator_trains_or_is_refused(objective: ObjectiveName) -> None:
 def test_it_is_handed_out_as_a_plain_pyro_pair() -> None:
     """Trace_ELBO of the pair is the bound; its gradient reaches θ through model and guide alike."""
     data = digits()
-    fit = ppvae.fit(dlgm(), data, family="ladder", max_epochs=1)
+    fit = ppvae.fit(dlgm(), data, family="ladder", epochs=1)
     model, guide = ppvae.as_pyro(fit)
     x = data.test[:10]
     torch.manual_seed(8)
@@ -552,4 +552,4 @@ def test_a_latent_that_is_no_gaussian_is_refused(prior: Any) -> None:
 
 def test_it_has_no_options() -> None:
     with pytest.raises(ppvae.PpvaeError, match="ladder: unknown option 'model'"):
-        ppvae.fit(dlgm(), digits(20), family="ladder", family_options={"model": 3}, max_epochs=1)
+        ppvae.fit(dlgm(), digits(20), family="ladder", family_options={"model": 3}, epochs=1)

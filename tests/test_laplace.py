@@ -192,7 +192,7 @@ def test_single_precision_finds_modes_too() -> None:
     torch.manual_seed(11)
     x = torch.bernoulli(torch.rand(120, 1).expand(-1, 20))
     data = ppvae.Data("bits", x, x[:4], x[:4], "bernoulli", "binary")
-    fit = ppvae.fit(VAE(20, 4, hidden=(16,)), data, max_epochs=20, lr=0.01, batch_size=20)
+    fit = ppvae.fit(VAE(20, 4, hidden=(16,)), data, epochs=20, lr=0.01, batch_size=20)
     plain = ppvae.log_marginal(fit, x, num_samples=1000)
     found = ppvae.log_marginal(fit, x, num_samples=1000, method="laplace")
     assert found.converged.values.mean() > 0.9

@@ -41,7 +41,7 @@ class Kept(Logger):
 def short(**how: Any) -> ppvae.Fit:
     torch.manual_seed(0)
     model = ppvae.create("ppca", x_dim=4, latent_dim=2)
-    return ppvae.fit(model, "iris", max_epochs=6, eval_every=2, progress=False, **how)
+    return ppvae.fit(model, "iris", epochs=6, eval_every=2, progress=False, **how)
 
 
 def test_every_evaluation_reaches_every_logger(tmp_path: Path) -> None:

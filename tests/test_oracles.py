@@ -208,7 +208,7 @@ def test_estimates_over_a_whole_binary_space_sum_to_one(inference: str) -> None:
     rows = torch.bernoulli(torch.full((64, 4), 0.3))
     data = ppvae.Data("bits", rows, rows[:8], rows[:8], "bernoulli", "binary")
     options = {"max_steps": 50} if inference == "per-datapoint" else {}
-    fit = ppvae.fit(model, data, inference, inference_options=options, max_epochs=3)
+    fit = ppvae.fit(model, data, inference, inference_options=options, epochs=3)
     x = torch.tensor(list(itertools.product([0.0, 1.0], repeat=4)))
     estimates = ppvae.log_marginal(fit, x, num_samples=4000)
     p = np.exp(estimates.log_marginal.values)
@@ -245,7 +245,7 @@ def minibatches(request: pytest.FixtureRequest) -> list[tuple[Densities, Tensor,
     with torch.no_grad():
         for p in model.parameters():
             p.mul_(10)  # posteriors far from the prior, where q starts
-    fit = ppvae.fit(model, data, inference, batch_size=20, lr=0.005, max_epochs=3, precision="64-true")
+    fit = ppvae.fit(model, data, inference, batch_size=20, lr=0.005, epochs=3, precision="64-true")
     torch.manual_seed(23)
     x, out = x.double(), []
     with torch.no_grad():

@@ -285,7 +285,7 @@ def test_log_marginal_of_an_enumerated_and_sampled_pair_is_right() -> None:
     x = torch.randn(40, 1, generator=torch.Generator().manual_seed(59))
     data = ppvae.Data("line", x, x[:2], x[:2], "gaussian", "real")
     estimates = ppvae.log_marginal(
-        ppvae.fit(Column(2.5), data, lr=1e-12, max_epochs=1), x, num_samples=2010, chunk_size=7 * 40
+        ppvae.fit(Column(2.5), data, lr=1e-12, epochs=1), x, num_samples=2010, chunk_size=7 * 40
     )
     ratio = np.exp(estimates.log_marginal.values - log_marginal_by_hand(x.double().squeeze(-1)).numpy())
     z = (ratio - 1) / (ratio * estimates.log_marginal_se.values)

@@ -237,7 +237,7 @@ def test_gradient_fit_meets_em(name: str, covariance: Covariance) -> None:
     em, model = run_em(rows, components, covariance, tol=1e-8)
     x = torch.as_tensor(rows).float()
     data = ppvae.Data(name, x, x[:2], x[:2], "gaussian", "real")
-    fit = ppvae.fit(model, data, "exact", batch_size=len(x), lr=0.02, max_epochs=400, eval_every=400, patience=None)
+    fit = ppvae.fit(model, data, "exact", batch_size=len(x), lr=0.02, epochs=400, eval_every=400, patience=None)
     model.start(x)
     before, after = (cast(GMM, m).log_prob(x).mean().item() for m in (model, fit.model))
     assert abs(after - em.score(rows)) < 0.01

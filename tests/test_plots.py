@@ -225,7 +225,7 @@ def gaussian_fit() -> ppvae.Fit:
     torch.manual_seed(3)
     x = torch.randn(40, 3)
     data = ppvae.Data("noise", x, x[:4], x[:4], "gaussian", "real")
-    return ppvae.fit(PPCA(3, 1), data, "exact", max_epochs=1, progress=False)
+    return ppvae.fit(PPCA(3, 1), data, "exact", epochs=1, progress=False)
 
 
 # Images
@@ -332,7 +332,7 @@ def test_what_is_an_image_unasked() -> None:
 def mixture() -> tuple[ppvae.Fit, ppvae.Data]:
     data = ppvae.load_data("mixture")
     model = GMM(2, 2, covariance="full")
-    return ppvae.fit(model, data, "exact", max_epochs=5, lr=0.02, progress=False), data
+    return ppvae.fit(model, data, "exact", epochs=5, lr=0.02, progress=False), data
 
 
 def scatter(ax: Axes) -> PathCollection:
@@ -369,7 +369,7 @@ def test_points_may_be_given(mixture: tuple[ppvae.Fit, ppvae.Data], ax: Axes) ->
 def test_a_density_without_a_closed_form_is_estimated_and_says_so(ax: Axes) -> None:
     data = ppvae.load_data("pinwheel")
     model = VAE(2, 1, hidden=(8,), likelihood="gaussian")
-    fit = ppvae.fit(model, data, max_epochs=2, progress=False)
+    fit = ppvae.fit(model, data, epochs=2, progress=False)
     plots.density(density_on_grid(fit, data.test), ax)
     (bar,) = ax.figure.axes[1:]
     assert bar.get_ylabel() == "p̂(x), 100 importance samples"

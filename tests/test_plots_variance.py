@@ -96,7 +96,7 @@ def test_the_picture_of_a_fit(ax: Axes) -> None:
     """Of a VAE on digits reparameterisation has far less variance than the score function, and the title says so."""
     data = ppvae.load_data("digits", num_train=100)
     torch.manual_seed(0)
-    fit = ppvae.fit(ppvae.create("vae", x_dim=64, latent_dim=3, hidden=[10]), data, max_epochs=3, lr=0.01)
+    fit = ppvae.fit(ppvae.create("vae", x_dim=64, latent_dim=3, hidden=[10]), data, epochs=3, lr=0.01)
     found = ppvae.gradient_variance(fit, data.test[:10], repeats=50)
     plots.gradient_variance(found, ax)
     rows = filled(ax)

@@ -402,9 +402,7 @@ def test_estimates_over_a_whole_binary_space_sum_to_one(asked: tuple[str, Option
     with torch.no_grad():
         for p in model.parameters():
             p.mul_(3)
-    found = ppvae.log_marginal(
-        ppvae.fit(model, data, max_steps=5), x, num_samples=4000, method=asked[0], options=asked[1]
-    )
+    found = ppvae.log_marginal(ppvae.fit(model, data, steps=5), x, num_samples=4000, method=asked[0], options=asked[1])
     p = np.exp(found.log_marginal.values)
     se = math.sqrt(np.square(p * found.log_marginal_se.values).sum())
     assert abs(p.sum() - 1) < 4.5 * se

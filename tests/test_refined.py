@@ -47,7 +47,7 @@ def linear(inference: str = "amortized", **options: Any) -> ppvae.Fit:
         model.weight.copy_(torch.randn(D, K))
     x = cloud()
     data = ppvae.Data("cloud", x, x[:4], x[:4], "gaussian", "real")
-    return ppvae.fit(model, data, inference, max_steps=3, lr=1e-3, batch_size=50, precision="64-true", **options)
+    return ppvae.fit(model, data, inference, steps=3, lr=1e-3, batch_size=50, precision="64-true", **options)
 
 
 def misled(fit: ppvae.Fit) -> ppvae.Fit:
@@ -73,7 +73,7 @@ def bits(count: int = 60) -> Tensor:
 
 def binary(model: ppvae.Model, inference: str = "amortized", **options: Any) -> ppvae.Fit:
     data = ppvae.Data("bits", bits(), bits(4), bits(4), "bernoulli", "binary")
-    return ppvae.fit(model, data, inference, max_steps=3, batch_size=20, **options)
+    return ppvae.fit(model, data, inference, steps=3, batch_size=20, **options)
 
 
 def gap(fit: ppvae.Fit, posterior: Posterior, x: Tensor) -> Tensor:

@@ -332,7 +332,7 @@ def fitted(model: ppvae.Model, inference: str = "amortized") -> tuple[ppvae.Fit,
     torch.manual_seed(227)
     x = torch.randn(120, 3) @ torch.randn(3, 3)
     data = ppvae.Data("cloud", x, x[:4], x[:4], "gaussian", "real")
-    return ppvae.fit(model, data, inference, lr=0.01, max_epochs=2, progress=False), x
+    return ppvae.fit(model, data, inference, lr=0.01, epochs=2, progress=False), x
 
 
 def test_estimates_have_smoothed_values_where_asked() -> None:

@@ -29,7 +29,7 @@ def fitted(model: ppvae.Model, inference: str = "amortized", **options: Any) -> 
     x = bits() if not isinstance(model, (PPCA, GMM)) else bits() + 0.3 * torch.randn(N, 6)
     kind = ("bernoulli", "binary") if not isinstance(model, (PPCA, GMM)) else ("gaussian", "real")
     data = ppvae.Data("bits", x, x[:4], x[:4], *kind)
-    return ppvae.fit(model, data, inference, lr=0.01, max_epochs=2, batch_size=20, inference_options=options)
+    return ppvae.fit(model, data, inference, lr=0.01, epochs=2, batch_size=20, inference_options=options)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_rows_of_the_table_do_not_depend_on_the_data_that_follow() -> None:
 def test_fresh_rows_do_not_depend_on_the_data_that_follow() -> None:
     """Rows optimised for new data: a datum's own depends on its position and the seed alone."""
     torch.manual_seed(137)
-    table = fitted(VAE(6, 2, hidden=(8,)), "per-datapoint", max_steps=50)
+    table = fitted(VAE(6, 2, hidden=(8,)), "per-datapoint", steps=50)
     whole = ppvae.log_marginal(table, bits(), num_samples=40)
     assert_same(ppvae.log_marginal(table, bits()[:37], num_samples=40), whole.isel(datum=slice(37)))
 
@@ -235,7 +235,7 @@ def test_data_of_either_precision_give_one_result(name: str, precision: Literal[
     results = []
     for rows in (x, x.double()):
         data = ppvae.Data("bits", rows, rows[:4], rows[:4], *kind)
-        pair = ppvae.fit(model, data, max_epochs=1, precision=precision)
+        pair = ppvae.fit(model, data, epochs=1, precision=precision)
         assert next(pair.model.parameters()).dtype == (torch.float32 if precision == "32-true" else torch.float64)
         results.append(ppvae.log_marginal(pair, rows, num_samples=30))
     np.testing.assert_allclose(results[0].log_marginal, results[1].log_marginal, rtol=1e-3)

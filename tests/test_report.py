@@ -333,7 +333,7 @@ def test_data_made_in_python_are_shown_by_number_alone(tmp_path: Path) -> None:
     """They cannot be loaded again, so there are points without images, and the page says so."""
     x = torch.rand(30, 64, generator=torch.Generator().manual_seed(0)).round()
     data = ppvae.Data("mine", x[:20], x[20:25], x[25:], "bernoulli", "static")
-    options: dict[str, Any] = {"model_options": {"latent_dim": 2, "hidden": [8]}, "max_epochs": 1, "num_samples": 20}
+    options: dict[str, Any] = {"model_options": {"latent_dim": 2, "hidden": [8]}, "epochs": 1, "num_samples": 20}
     ppvae.compare("vae", "amortized", data, seeds=[0], method="importance", run_dir=tmp_path / "run", **options)
     text = write_report(tmp_path / "run").read_text(encoding="utf-8")
     marks = Marks(text)

@@ -36,7 +36,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("browser") / "run"
     ppvae.compare(
         {"<i>vae</i>": {"model": "vae", "latent_dim": 2, "hidden": [8]}}, "amortized", "digits", seeds=[0],
-        families=["own", "full-covariance"], num_train=50, num_test=30, max_epochs=2, num_samples=40,
+        families=["own", "full-covariance"], num_train=50, num_test=30, epochs=2, num_samples=40,
         method="importance", num_gaps=3, run_dir=place,
     )  # fmt: skip
     return write_report(place)

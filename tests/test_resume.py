@@ -81,7 +81,7 @@ def run(case: str, place: str | Path | None, resume: bool = False) -> ppvae.Fit:
     torch.manual_seed(7)
     model = ppvae.create(name, x_dim=64, **options)
     return ppvae.fit(
-        model, data, inference, inference_options=more, lr=0.01, batch_size=20, max_epochs=EPOCHS, eval_every=1,
+        model, data, inference, inference_options=more, lr=0.01, batch_size=20, epochs=EPOCHS, eval_every=1,
         patience=3, seed=3, progress=False, run_dir=place, resume=resume, checkpoint_seconds=0.0,
     )  # fmt: skip
 
@@ -138,7 +138,7 @@ def test_a_run_kept_is_the_run_not_kept(tmp_path: Path) -> None:
 
 def interrupted(place: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """A run of the command line that gets Ctrl-C once it has evaluated twice."""
-    command = [sys.executable, "-m", "ppvae.cli", "fit", "vae", "--max-epochs", "5000", "--eval-every", "1",
+    command = [sys.executable, "-m", "ppvae.cli", "fit", "vae", "--epochs", "5000", "--eval-every", "1",
                "--patience", "null", "--model.hidden", "[8]", "--num-train", "200", "--run-dir", str(place),
                *options]  # fmt: skip
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
@@ -165,7 +165,7 @@ def test_ctrl_c_keeps_the_run_and_says_how_to_go_on(tmp_path: Path, capsys: pyte
     assert f"interrupted at step {steps}" in done.stderr
     # shortened, so that the test need not wait for 5,000 epochs; everything else is as it was
     config = yaml.safe_load((place / CONFIG).read_text())
-    config["max_epochs"] = epochs = steps // 2 + 3
+    config["epochs"] = epochs = steps // 2 + 3
     (place / CONFIG).write_text(yaml.safe_dump(config))
     assert main(["fit", "--resume", str(place)]) == 0
     config.pop("versions")

@@ -34,7 +34,7 @@ SMALL: dict[str, Any] = {
     "data": "pinwheel",
     "num_train": 100,
     "num_samples": 50,
-    "max_epochs": 3,
+    "epochs": 3,
     "eval_every": 1,
     "batch_size": 20,
     "patience": None,
@@ -65,7 +65,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fit of images, evaluated."""
     place = tmp_path_factory.mktemp("digits") / "fit"
-    options = ["--model.latent_dim", "2", "--model.hidden", "[8]", "--max-epochs", "2", "--num-train", "100"]
+    options = ["--model.latent_dim", "2", "--model.hidden", "[8]", "--epochs", "2", "--num-train", "100"]
     assert main(["fit", "vae", "--run-dir", str(place), *options]) == 0
     assert main(["evaluate", str(place), "--num-samples", "40"]) == 0
     return place
@@ -321,7 +321,7 @@ def test_a_new_model_runs_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert main(["new", "my_model.py"]) == 0
     command = re.search(r"ppvae (compare .*)$", capsys.readouterr().out, re.MULTILINE)
     assert command is not None
-    words = [*command[1].split(), "--fit.max_epochs", "2", "--num_train", "100", "--num_test", "20", "--seeds", "0"]
+    words = [*command[1].split(), "--fit.epochs", "2", "--num_train", "100", "--num_test", "20", "--seeds", "0"]
     assert words[1] == "my_model.py:MyModel"
     assert main([*words, "--run-dir", "run"]) == 0
     assert {row.inference for row in read_results("run/results.json")} == {

@@ -22,7 +22,7 @@ from ppvae.tasks.sampling import sample
 def trained(model: ppvae.Model, x: Tensor, inference: str = "amortized", **options: Any) -> ppvae.Fit:
     kind = ("bernoulli", "binary") if bool(((x == 0) | (x == 1)).all()) else ("gaussian", "real")
     data = ppvae.Data("given", x, x[:4], x[:4], *kind)
-    return ppvae.fit(model, data, inference, **{"max_epochs": 1, "progress": False, **options})
+    return ppvae.fit(model, data, inference, **{"epochs": 1, "progress": False, **options})
 
 
 def real(count: int = 60, *event: int, seed: int = 3) -> Tensor:
@@ -161,7 +161,7 @@ def test_reconstructions_are_nearer_than_chance(inference: str) -> None:
     """The digits of a trained VAE: nearer to their own x than to another's, and rows by index to theirs."""
     torch.manual_seed(11)
     digits = ppvae.load_data("digits", num_train=300)
-    fit = ppvae.fit(VAE(64, 6, hidden=(50,)), digits, inference, lr=0.01, max_epochs=30, progress=False)
+    fit = ppvae.fit(VAE(64, 6, hidden=(50,)), digits, inference, lr=0.01, epochs=30, progress=False)
     cases: list[tuple[Tensor, Tensor | None]] = [(digits.test[:40], None)]
     if inference == "per-datapoint":
         cases.append((digits.train[:40], torch.arange(40)))

@@ -72,7 +72,7 @@ def data() -> ppvae.Data:
 
 
 def fit(model: ppvae.Model, inference: str = "amortized", **options: Any) -> ppvae.Fit:
-    more: dict[str, Any] = {"max_epochs": 2, "batch_size": 10, "eval_every": 1, "lr": 0.01, "progress": False}
+    more: dict[str, Any] = {"epochs": 2, "batch_size": 10, "eval_every": 1, "lr": 0.01, "progress": False}
     return ppvae.fit(model, data(), inference, **more, **options)
 
 

@@ -32,7 +32,7 @@ def test_every_row_of_a_file_gets_its_score_and_cluster(split: str, wine: np.nda
     """Each line of the table is that of the row of the file which it names."""
     standard = "--treatment standardised --labels target"
     command = f"fit gmm --data wine.csv {standard} --model.num_components 3 --run_dir run --inference exact"
-    cli.main([*command.split(), "--max_epochs", "60"])
+    cli.main([*command.split(), "--epochs", "60"])
     cli.main(["evaluate", "run", "--split", split, "--out", "scores.csv"])
     table = read("scores.csv")
     data = ppvae.load_data("wine.csv", treatment="standardised", labels="target")
@@ -54,7 +54,7 @@ def test_every_row_of_a_file_gets_its_score_and_cluster(split: str, wine: np.nda
 
 def test_a_model_without_clusters_has_scores(wine: np.ndarray) -> None:
     command = "fit ppca --data wine.csv --labels target --run_dir run --inference exact"
-    cli.main([*command.split(), "--max_epochs", "2"])
+    cli.main([*command.split(), "--epochs", "2"])
     cli.main(["evaluate", "run", "--out", "scores.csv"])
     assert "cluster" not in read("scores.csv")[0]
 

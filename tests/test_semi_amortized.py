@@ -250,14 +250,14 @@ def digits(num_train: int = 200) -> ppvae.Data:
 
 @cache
 def fitted(inference: str, **options: Any) -> ppvae.Fit:
-    return fit(inference, max_epochs=40 if inference == "amortized" else 15, lr=0.01, **options)
+    return fit(inference, epochs=40 if inference == "amortized" else 15, lr=0.01, **options)
 
 
 def fit(inference: str = "semi-amortized", data: ppvae.Data | None = None, **options: Any) -> ppvae.Fit:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = ppvae.create("vae", x_dim=64, latent_dim=3, hidden=[20])
-    defaults: dict[str, Any] = {"max_epochs": 3, "batch_size": 50, "patience": None, "accelerator": "cpu"}
+    defaults: dict[str, Any] = {"epochs": 3, "batch_size": 50, "patience": None, "accelerator": "cpu"}
     return ppvae.fit(model, data or digits(), inference, progress=False, **defaults | options)
 
 
@@ -377,9 +377,9 @@ def test_it_trains_under_every_objective(objective: Any, gradient: Any, backprop
     options["inference_options"] = {"refine_steps": 2, "backprop": backprop}
     if backprop == "full" and (objective == "rws" or gradient in ("score", "loo", "vimco")):
         with pytest.raises(ppvae.PpvaeError, match="holds the draws constant"):
-            fit(lr=0.01, max_epochs=1, **options)
+            fit(lr=0.01, epochs=1, **options)
         return
-    start, trained = fit(lr=STILL, max_epochs=1, **options), fit(lr=0.01, max_epochs=15, **options)
+    start, trained = fit(lr=STILL, epochs=1, **options), fit(lr=0.01, epochs=15, **options)
     x = ppvae.load_data("digits").test[:300]
 
     def value(fit: ppvae.Fit) -> Tensor:
@@ -399,8 +399,8 @@ def test_it_trains_with_enumerated_latents(options: dict[str, Any], backprop: st
     data = ppvae.load_data("iris")
     model = ppvae.create("gmm", x_dim=4, **options)
     more: dict[str, Any] = {"inference_options": {"backprop": backprop}, "progress": False, "patience": None}
-    before = ppvae.fit(model, data, "semi-amortized", lr=STILL, max_epochs=1, **more)
-    after = ppvae.fit(model, data, "semi-amortized", lr=0.02, max_epochs=25, **more)
+    before = ppvae.fit(model, data, "semi-amortized", lr=STILL, epochs=1, **more)
+    after = ppvae.fit(model, data, "semi-amortized", lr=0.02, epochs=25, **more)
     x = data.train
     assert z_statistic(bound(after, after.posterior(x), x, 1) - bound(before, before.posterior(x), x, 1)) > 5
     assert bool(after.posterior(x).phi) == (options.get("assignment") != "summed")

@@ -14,7 +14,7 @@ from ppvae.comparison.tuning import GRID, OWN_GRID
 from ppvae.runs.folder import FITS, TUNING, read_config
 
 SMALL: dict[str, Any] = {
-    "models": "ppca", "inference": ["amortized", "per-datapoint"], "data": "iris", "seeds": [0, 1], "max_epochs": 2,
+    "models": "ppca", "inference": ["amortized", "per-datapoint"], "data": "iris", "seeds": [0, 1], "epochs": 2,
     "num_samples": 30, "tune": True, "tune_seconds": 0.03,
 }  # fmt: skip
 

@@ -1,190 +1,228 @@
-"""The options of each command, read off typed signatures."""
+"""Words become options: names are refused here, values by the options themselves."""
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Callable, Mapping
-from types import NoneType, UnionType
-from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
+from argparse import SUPPRESS
+from collections.abc import Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
-from jsonargparse import ArgumentParser
+import yaml
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from ppvae import require
 from ppvae.catalogue import COMMANDS
-from ppvae.cli.messages import explain, one_line
+from ppvae.cli.command import Command
 from ppvae.errors import PpvaeError
+from ppvae.options import Option
 
-#: the word that follows a command: it may be left out where the option may
-_SUBJECT = {"show": "name", "fit": "name", "evaluate": "run", "sample": "run", "report": "run", "compare": "models",
-            "new": "file"}  # fmt: skip
-#: arguments of `ppvae.fit` that are no options of the command line
-_NO_OPTIONS = {"model", "data", "inference_options", "run_dir", "resume", "progress", "loggers"}
+
+class Yaml(yaml.SafeLoader):
+    """YAML 1.2 in one respect: 1e-3 is a number."""
+
+
+Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+class _Help(DefaultHelpFormatter):
+    """The text of an option and its default; what types there are, the text says."""
+
+    def _expand_help(self, action: Any) -> str:
+        text = action.help or ""
+        return text if action.default in (None, False, SUPPRESS, {}, ()) else f"{text} (default: {action.default})"
 
 
 class Parser(ArgumentParser):
-    """Says what is wrong in one line, rather than usage and a trace."""
+    """Raises what is wrong in one line, rather than to print usage and a trace."""
 
-    #: option → the types it may have
-    kinds: dict[str, tuple[Any, ...]] | None = None
-    #: command → its parser, of the one that has commands
-    below: Mapping[str, Parser] = {}
+    def __init__(self, **keywords: Any) -> None:
+        # an abbreviated option would change its meaning, or fail, with the next option that is added
+        super().__init__(formatter_class=_Help, allow_abbrev=False, **keywords)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        message, prog = one_line(message), self.prog.replace(" [options]", "")
-        if missing := re.match(r"the following arguments are required: (\w+)\.(\w+)$", message):
-            raise PpvaeError(f"ppvae {missing[1]} needs a {missing[2]}; see ppvae {missing[1]} --help") from ex
-        if unknown := re.match(r"Subcommand '(\w+)' does not accept option '([\w.]+)'", message):
-            kinds, more = self.below[unknown[1]].kinds or {}, ". Options of a model go into model"
-            require.one_of("option", unknown[2], kinds, more if "model" in kinds else "")
-        if self.kinds is not None:
-            explain(message, self.kinds)
-        raise PpvaeError(f"{message.rstrip('.')}; see {prog} --help") from ex
+        raise PpvaeError(f"{' '.join(message.split()).rstrip('.')}; see {self.prog} --help") from ex
 
 
-def _kinds(function: Callable[..., Any]) -> dict[str, tuple[Any, ...]]:
-    hints = get_type_hints(function)
-    return {
-        name: get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-        for name, hint in hints.items()
-        if name not in ("return", "options")
-    }
+def overview() -> str:
+    """What `ppvae --help` prints: the commands, none of which is loaded."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {COMMANDS.summary(name)}" for name in COMMANDS]
+    return "\n".join(
+        [
+            "usage: ppvae COMMAND [options]",
+            "",
+            "Latent-variable models under every inference strategy.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "ppvae COMMAND --help explains the options of a command; --debug shows the traceback of an error.",
+        ]
+    )
 
 
-def parser(command: str | None = None) -> ArgumentParser:
-    """The parser of all commands, the options of one of them filled in; without a name, of every one."""
-    # an abbreviated option would change its meaning, or fail, with the next option that is added
-    top = Parser(prog="ppvae", description="Latent-variable models under every inference strategy.", allow_abbrev=False)
-    top.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    subs = top.add_subcommands(required=True, dest="command")
-    for name in COMMANDS:
-        usage = f"ppvae {name} {_subject_in_words(name)}[options]"
-        sub = Parser(description=COMMANDS.summary(name), usage=usage, allow_abbrev=False)
-        if command in (None, name):
-            function = COMMANDS[name]
-            sub.description = (inspect.getdoc(function) or "").partition("\nArgs:")[0]
-            _add_options(sub, name, function)
-        top.below = {**top.below, name: sub}
-        subs.add_subcommand(name, sub, help=COMMANDS.summary(name))
-    return top
+def parse(words: list[str]) -> Command:
+    """The command with its options, those of the command line over those of --config.
+
+    Raises:
+        PpvaeError: an unknown command, name or value.
+        SystemExit: after --help or --print_config.
+    """
+    if not words or words[0].startswith("-"):
+        unknown = f"{words[0]!r} is not a command" if words else "no command was given"
+        raise PpvaeError(f"{unknown}; known: {', '.join(COMMANDS)}; see ppvae --help")
+    name = require.one_of("command", words[0], COMMANDS)
+    kind: type[Command] = COMMANDS[name]
+    subject = COMMANDS.facts(name).get("subject")
+    words = _with_subject(words[1:], subject, _named(kind))
+    parser = command_parser(name, kind)
+    if {"-h", "--help"} & set(words):
+        _print_help(parser, name, words, subject)
+    printing = "--print_config" in words
+    words = [word for word in words if word != "--print_config"]
+    _refuse_unknown(words, kind)
+    given = parser.parse_args(words, defaults=False).as_dict()
+    out: dict[str, Any] = {}
+    for file in given.pop("config", []):
+        out |= kind.read_config(_read_file(file))
+    for word, value in given.items():
+        key = kind.words.get(word, word)
+        each = kind.options()[key]
+        if _takes_several(each) and isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        if isinstance(value, dict):
+            value = {**(out.get(key) or {}), **_unfolded(value)} if dict in _kinds(each.hint) else value
+        out[key] = value
+    kind.refuse_unknown(out)
+    if printing:
+        print(yaml.safe_dump(kind.of(out).plain(), sort_keys=False, allow_unicode=True), end="")
+        raise SystemExit(0)
+    if COMMANDS.facts(name).get("required") and out.get(kind.words.get(subject, subject)) is None:
+        raise PpvaeError(f"ppvae {name} needs a {subject}; see ppvae {name} --help")
+    if out.get("resume") is not None and (extra := [key for key in out if key != "resume"]):
+        raise PpvaeError(f"--resume takes all options from the run: remove --{extra[0]}")
+    return kind.of_words(out)
 
 
-def _subject_in_words(command: str) -> str:
-    subject = _SUBJECT.get(command)
-    if subject is None:
-        return ""
-    return f"[{subject.upper()}] " if command in ("fit", "compare") else f"{subject.upper()} "
+def command_parser(name: str, kind: type[Command]) -> Parser:
+    """The parser of one command."""
+    facts = COMMANDS.facts(name)
+    subject = str(facts.get("subject", "")).upper()
+    subject = f"{subject if facts.get('required') else f'[{subject}]'} " if subject else ""
+    usage = f"ppvae {name} {subject}[options]"
+    text = (kind.__doc__ or "").partition("\nArgs:")[0]
+    parser = Parser(prog=f"ppvae {name}", usage=usage, description=text)
+    parser.add_argument("--config", type=str, action="append", help="a YAML file with any of these options")
+    parser.add_argument("--print_config", action="store_true", help="print the options as YAML, and stop")
+    for word, each in _named(kind).items():
+        add_option(parser, word, each)
+    return parser
 
 
-def _add_options(sub: Parser, name: str, function: Callable[..., None]) -> None:
-    sub.add_argument("--config", action="config", help="a YAML file with any of these options")
-    # what a run's config.yaml says of itself; nobody need give it
-    sub.add_argument("--versions", type=dict[str, str] | None, default=None, help="versions that a run was made with")
-    flags = [p.name for p in inspect.signature(function).parameters.values() if p.default is False]
-    sub.kinds = _kinds(function) | {"versions": (dict[str, str], NoneType)}
-    for flag in flags:
-        line = re.search(rf"^    {flag}: (.*)$", inspect.getdoc(function) or "", re.MULTILINE)
-        sub.add_argument(f"--{flag}", action="store_true", help=line[1] if line else None)
-    own = set(inspect.signature(function).parameters)
-    skip: set[str | int] = {*flags, "options", "fit"}
-    if name not in ("fit", "compare"):
-        sub.add_function_arguments(function, as_group=False, as_positional=False, skip=skip)
-    else:
-        from ppvae.training.fitting import fit
-
-        skip |= set(inspect.signature(fit).parameters) - own  # jsonargparse follows **options by itself
-        sub.add_function_arguments(function, as_group=False, as_positional=False, skip=skip)
-        nested = "fit" if name == "compare" else None
-        skip = {*_NO_OPTIONS, *({"inference", "seed"} if nested else own)}
-        prefix = f"{nested}." if nested else ""
-        sub.kinds |= {f"{prefix}{key}": kinds for key, kinds in _kinds(fit).items() if key not in skip}
-        sub.add_function_arguments(fit, nested, as_group=False, skip=skip)
-        if nested is None:
-            sub.add_argument(
-                "--inference_options",
-                type=dict[str, Any] | None,
-                default=None,
-                help="options of the strategy, such as --inference_options.inner_steps converge",
-            )
-            sub.kinds["inference_options"] = (dict[str, Any], NoneType)
+def add_option(parser: ArgumentParser, word: str, each: Option) -> None:
+    """One flag: its words are read as YAML, but for options that only take words; `Options` checks what they give."""
+    of = _kinds(each.hint)
+    keywords: dict[str, Any] = {"type": Any, "default": each.default, "help": each.text, "metavar": word.upper()}
+    if dict in of:
+        keywords |= {"type": dict[str, Any] | Any, "metavar": "{NAME: VALUE}"}
+    elif _takes_several(each):
+        keywords |= {"nargs": "+"}
+    elif of == [bool]:
+        keywords |= {"nargs": "?", "const": True, "metavar": "true|false"}
+    elif of[0] in (str, Literal):
+        known = each.known() or (list(get_args(_of_literal(each.hint))) if of[0] is Literal else None)
+        keywords |= {"type": str | Any, "metavar": "|".join(known) if known else word.upper()}
+    parser.add_argument(f"--{word}", **keywords)
 
 
-def parse(words: list[str]) -> tuple[str, dict[str, Any]]:
-    """The command and the options that were given, no others."""
-    command = words[0] if words and words[0] in COMMANDS else None
-    if command in _SUBJECT and len(words) > 1 and not words[1].startswith("-"):
-        option = f"--{_SUBJECT[command]}"
-        if any(word == option or word.startswith(f"{option}=") for word in words[2:]):
-            raise PpvaeError(f"{_SUBJECT[command]} is given twice: leave out {words[1]!r} or {option}")
-        words = [command, f"--{_SUBJECT[command]}", *words[1:]]
-    top = parser(command or "list")
-    if command in ("fit", "compare") and {"-h", "--help"} & set(words):
-        _help(top, command, words)
+def underscored(word: str) -> str:
+    """--run-dir is --run_dir; values, and names of strategies inside them, stay as they are."""
+    match = re.match(r"--[\w.-]+", word)
+    return word if match is None else match.group().replace("-", "_").replace("__", "--", 1) + word[match.end() :]
+
+
+def _named(kind: type[Command]) -> dict[str, Option]:
+    """The options of a command by what the command line calls them."""
+    words = {option: word for word, option in kind.words.items()}
+    return {words.get(name, name): each for name, each in kind.options().items()}
+
+
+def _with_subject(words: list[str], subject: str | None, options: Mapping[str, Option]) -> list[str]:
+    """The words with the option written out that those before the first option belong to."""
+    count = next((at for at, word in enumerate(words) if word.startswith("-")), len(words))
+    if subject is None or not count:
+        return words
+    if any(word == f"--{subject}" or word.startswith(f"--{subject}=") for word in words):
+        raise PpvaeError(f"{subject} is given twice: remove {words[0]!r} or --{subject}")
+    if count > 1 and not _takes_several(options[subject]):
+        raise PpvaeError(f"unknown word {words[1]!r}: a value follows its option, like --{next(iter(options))} VALUE")
+    return [f"--{subject}", *words]
+
+
+def _refuse_unknown(words: list[str], kind: type[Command]) -> None:
+    """Refuse a flag that the command does not have."""
+    named = _named(kind)
+    for word in words:
+        if not word.startswith("--") or not (flag := word[2:].partition("=")[0]):
+            continue
+        head, _, rest = flag.partition(".")
+        if head == "config":
+            continue
+        if head not in named:
+            kind.refuse_unknown([rest] if rest and rest.partition(".")[0] in named else [])
+            kind.refuse_unknown([kind.words.get(head, head)])
+            require.one_of("option", head, named, kind.elsewhere)
+        if rest and dict not in _kinds(named[head].hint):
+            raise PpvaeError(f"{head} has no options of its own: write --{head} VALUE")
+
+
+def _read_file(file: str) -> dict[str, Any]:
     try:
-        found = top.parse_args(words, defaults=False)
-    except UnicodeDecodeError as error:
-        raise PpvaeError(f"--config must name a file of YAML, in UTF-8: {error}") from error
-    command = str(found["command"])
-    options = found[command].as_dict()
-    for name in ("config", "versions"):
-        options.pop(name, None)
-    subject = _SUBJECT.get(command)
-    required = subject and inspect.signature(COMMANDS[command]).parameters[subject].default is inspect.Parameter.empty
-    if required and subject not in options:
-        raise PpvaeError(f"ppvae {command} needs a {subject}; see ppvae {command} --help")
-    if "resume" in options and (extra := [name for name in options if name not in ("resume", "debug")]):
-        raise PpvaeError(f"--resume takes all options from the run: leave out --{extra[0]}")
-    _check_model_options(command, options)
-    return command, options
+        config = yaml.load(Path(file).read_text(encoding="utf-8"), Yaml)  # extends SafeLoader
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise PpvaeError(f"--config: cannot read {file}: {' '.join(str(error).split())}") from error
+    if not isinstance(config, Mapping):
+        raise PpvaeError(
+            f"--config must name a file of YAML like 'seed: 1', one line per option, and {file} is not one"
+        )
+    return {str(name): value for name, value in config.items() if name != "versions"}
 
 
-def _check_model_options(command: str, options: dict[str, Any]) -> None:
-    """The options of the models named, read by the types in their signatures."""
-    given = options.get("model")
-    if not given or command not in ("fit", "compare"):
-        return
-    from ppvae.comparison.plan import model_names
-    from ppvae.pair.zoo import model_class
-
-    names = [options["name"]] if command == "fit" and "name" in options else model_names(options.get("models"))
-    for name in names:
-        typed = _model_parser(name, model_class(name))
-        known = {key: value for key, value in given.items() if key in (typed.kinds or {})}
-        parsed = typed.parse_object({"model": known}, defaults=False)
-        given.update(parsed["model"].as_dict() if "model" in parsed else {})
+def _kinds(hint: Any) -> list[Any]:
+    """The types of an annotation, generic ones by their origin."""
+    each = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return [get_origin(kind) or kind for kind in each]
 
 
-def _model_parser(name: str, cls: type) -> Parser:
-    """A parser of --model.NAME for the options of one model."""
-    from ppvae.options import option_names
-
-    typed = Parser(prog=name, allow_abbrev=False)
-    typed.kinds = {}
-    hints = get_type_hints(cls.__init__)
-    texts = dict(re.findall(r"^    (\w+): (.*(?:\n        .*)*)", inspect.getdoc(cls) or "", re.MULTILINE))
-    for option, parameter in option_names(cls).items():
-        hint = hints.get(option, Any)
-        default = None if parameter.default is parameter.empty else parameter.default
-        text = one_line(texts.get(option, "")).replace("%", "%%")
-        typed.add_argument(f"--model.{option}", type=hint, default=default, help=text)
-        typed.kinds[f"model.{option}"] = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-        typed.kinds[option] = typed.kinds[f"model.{option}"]
-    return typed
+def _of_literal(hint: Any) -> Any:
+    each = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return next(kind for kind in each if get_origin(kind) is Literal)
 
 
-def _help(top: ArgumentParser, command: str, words: list[str]) -> None:
-    """Print the help of the command with the options of the model that it names, and leave."""
-    from ppvae.pair.zoo import model_class
+def _takes_several(each: Option) -> bool:
+    of = _kinds(each.hint)
+    return dict not in of and (list in of or tuple in of or each.name == "models") and each.name != "schedule"
 
-    subject = f"--{_SUBJECT[command]}"
-    name = words[words.index(subject) + 1] if subject in words else None
-    if name is None or name.startswith(("-", "[", "{")):
-        return
-    typed = _model_parser(name, model_class(name))
-    try:
-        top.parse_args([command, "--help"])
-    except SystemExit:
-        text = typed.format_help().partition("options:")[2]
-        lines = [line for line in text.splitlines() if "--help" not in line and "show this help" not in line]
-        print(f"\noptions of {name}:" + "\n".join(lines))
-        raise
+
+def _unfolded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """{"a.b": 1} as {"a": {"b": 1}}."""
+    out: dict[str, Any] = {}
+    for name, value in values.items():
+        head, _, rest = name.partition(".")
+        out[head] = {**out.get(head, {}), **_unfolded({rest: value})} if rest else value
+    return out
+
+
+def _print_help(parser: Parser, name: str, words: list[str], subject: str | None) -> NoReturn:
+    """Print the help of the command, with the options of the model that it names, and leave."""
+    print(parser.format_help(), end="")
+    at = words.index(f"--{subject}") + 1 if f"--{subject}" in words else len(words)
+    if "model" in COMMANDS.facts(name) and at < len(words) and not words[at].startswith(("-", "[", "{")):
+        from ppvae.cli.model_options import describe
+
+        print(f"\noptions of {words[at]}:\n{describe(words[at])}")
+    raise SystemExit(0)

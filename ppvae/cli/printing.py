@@ -1,35 +1,29 @@
-"""What each command of the command line does; `cli` reads their options off these signatures."""
+"""What several commands print, and the fits that they are given."""
 
 from __future__ import annotations
 
-import inspect
+import math
 import sys
 from pathlib import Path
-from typing import Any, Literal
-
-from rich.console import Console
+from typing import TYPE_CHECKING
 
 from ppvae.errors import PpvaeError
 
-Treatment = Literal["static", "dynamic", "threshold", "real", "standardised", "binary"]
-Split = Literal["train", "valid", "test", "all"]
-console = Console(width=None if sys.stdout.isatty() else 160)
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ppvae.comparison.evaluation import Evaluation
+    from ppvae.training.fitted import Fit
 
 
-def first_line(thing: object) -> str:
-    """Of its docstring."""
-    return (inspect.getdoc(thing) or "").partition("\n")[0]
+def console() -> Console:
+    """Where tables go."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 160)
 
 
-def column_of(labels: str | int | None) -> str | int | None:
-    """A column given by its number is a number."""
-    try:
-        return None if labels is None else int(labels)
-    except ValueError:
-        return labels
-
-
-def trained_fit(place: Path) -> Any:
+def trained_fit(place: Path) -> Fit:
     """The fit in a folder; a comparison holds several."""
     from ppvae.runs.folder import FITS
     from ppvae.training.loading import load
@@ -41,6 +35,46 @@ def trained_fit(place: Path) -> Any:
 
 
 def name_of_run(place: Path) -> str:
+    """What the run calls its model."""
     from ppvae.runs.folder import read_config
 
     return str(read_config(place)["name"])
+
+
+def evaluation_lines(found: Evaluation, inference: str, num_gaps: int) -> list[str]:
+    """An evaluation in words and numbers."""
+    import numpy as np
+
+    from ppvae.evidence.marginal import summarise
+    from ppvae.evidence.weights import khat_threshold
+
+    row, estimates = found
+    mean, bound = summarise(estimates), summarise(estimates, "elbo")
+    passed, ess, size = float(estimates["ok"].mean()), estimates["ess"], row.num_data
+    lines = [
+        f"{row.data} ({row.treatment}), {size} {row.split} data, {inference}, nats/datum",
+        f"ELBO              {bound.mean:10.3f} ± {_error(bound.mc_se)}",
+        f"importance bound  {row.iwae_bound or math.nan:10.3f}   {row.num_samples} draws of q as it is",
+        f"log p(x)        {'≥' if passed < 1 else ' '} {mean.mean:10.3f} ± {_error(mean.mc_se)} sampling, "
+        f"± {_error(mean.data_se)} from the number of data",
+    ]
+    methods, counts = np.unique(estimates["method"], return_counts=True)
+    shares = (f"{name} {100 * count / size:.0f}%" for name, count in zip(methods, counts, strict=True))
+    lines.append(f"method            {', '.join(shares)}")
+    if bool(ess.notnull().any()):
+        limit = khat_threshold(row.num_samples)
+        lines += [
+            f"effective samples {float(ess.median()):10.0f} median, {float(ess.min()):.0f} least, of {row.num_samples}",
+            f"reliable          {100 * passed:9.0f}% of the data: k̂ ≤ {limit:.2f} and 100 effective samples",
+        ]
+        if passed < 1:
+            lines.append(f"{'':18}the estimate of a datum that is not reliable is a lower bound in expectation")
+    for column, lost in (("approximation_gap", "by the family"), ("amortization_gap", "by where φ comes from")):
+        if column in estimates:
+            gap = summarise(estimates.dropna("datum", subset=[column]), column)
+            lines.append(f"lost              {gap.mean:10.3f} ± {_error(gap.mc_se)} {lost} ({num_gaps} data)")
+    return lines
+
+
+def _error(value: float) -> str:
+    return f"{value:.3f}" if value == value else "–"

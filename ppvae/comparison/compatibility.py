@@ -19,6 +19,7 @@ from ppvae.pair.sites import sample_sites
 from ppvae.pair.zoo import build
 from ppvae.randomness import seeded
 from ppvae.training.preparation import start_model
+from ppvae.training.settings import STRATEGY_ARGUMENTS
 from ppvae.variational.strategy import strategy_class
 
 
@@ -30,7 +31,7 @@ def combinations(
     strategies: list[str],
     families: list[str | None],
     own: Mapping[str, Mapping[str, Any]],
-    fit_options: Mapping[str, Any],
+    family_options: Mapping[str, Any],
     *,
     explicit: bool,
 ) -> list[tuple[str, str | None]]:
@@ -45,7 +46,7 @@ def combinations(
             model = build(name, kind, options)
             x = start_model(model, data)
         _refuse_unsound(name, model, data, x)
-        set_family(model, x, family, fit_options.get("family_options"))  # type: ignore[arg-type]
+        set_family(model, x, family, family_options if family is not None else None)
         refused = {s: why for s in strategies if (why := _refusal(s, model, data, x, own.get(s, {})))}
         if len(refused) == len(strategies):
             raise PpvaeError(next(iter(refused.values())))
@@ -79,7 +80,7 @@ def _refusal(strategy: str, model: Model, data: Data, x: Tensor, options: Mappin
     if data.dynamic and cls.has_rows:
         return f"{strategy} keeps a row for each fixed datapoint: use a treatment other than dynamic"
     try:
-        check_options(strategy, cls, options, skip=("self", "model", "x"))
+        check_options(strategy, cls, options, STRATEGY_ARGUMENTS)
         with seeded(0, device=x.device):
             cls(model, x[:2], **options).to(x.dtype)
     except PpvaeError as error:

@@ -6,7 +6,7 @@ import math
 import statistics
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,50 +15,66 @@ from torch import Tensor
 
 from ppvae import require
 from ppvae.blocks import ROW_BLOCK
+from ppvae.comparison.options import JudgeOptions
 from ppvae.data.dataset import Data
 from ppvae.data.splits import observations
 from ppvae.diagnostics.inference_gap import gaps
-from ppvae.evidence.escalation import AUTO
 from ppvae.evidence.marginal import estimates, summarise
 from ppvae.evidence.problem import Problem
+from ppvae.options import with_options
 from ppvae.pair.posterior import Posterior
+from ppvae.pair.zoo import reference
 from ppvae.runs.results import Row
 from ppvae.training.fitted import Fit
 
 
+class Evaluation(NamedTuple):
+    """A fit judged: one row of results, and the estimates of every datum behind it."""
+
+    row: Row
+    estimates: xr.Dataset
+
+
+@with_options(JudgeOptions)
 def evaluate(
-    fitted: Fit, data: Data, *, name: str, num_samples: int = 1000, num_test: int | None = None, method: str = AUTO,
-    method_options: Mapping[str, Any] | None = None, num_gaps: int = 0, seed: int = 0, split: str = "test",
-    compile: bool = False, progress: bool | None = False,
-) -> tuple[Row, xr.Dataset]:  # fmt: skip
-    """One row of results, and the estimates per datum behind it.
+    fit: Fit,
+    data: Data,
+    *,
+    name: str | None = None,
+    options: JudgeOptions | Mapping[str, Any] | None = None,
+    split: str = "test",
+    seed: int = 0,
+    compile: bool = False,
+    progress: bool | None = False,
+    **changes: Any,
+) -> Evaluation:
+    """Judge a fit on data: its bounds, log p(x) with how far that can be trusted, and what each cost.
 
     Args:
-        fitted: a trained pair.
+        fit: a trained pair.
         data: to judge it on.
-        name: what the row calls the model.
-        num_samples: draws a datum.
-        num_test: only the first so many data.
-        method, method_options, compile: of `log_marginal`.
-        num_gaps: of so many of the data, approximation and amortization gap besides.
-        seed: of the draws.
+        name: what the row calls the model; where None, its name in the zoo, else its class.
+        options: a `JudgeOptions`, or a mapping of its options; single options given beside it replace its own.
         split: part of the data.
-        progress: show progress bars; None only on a terminal.
+        seed: of the draws.
+        compile: run the model compiled, as `log_marginal` has it.
+        progress: show progress bars; where None, only on a terminal.
+        changes: options of `JudgeOptions`.
     """
-    require.count("num_gaps", num_gaps, least=0)
-    require.count("num_samples", num_samples)
+    options = JudgeOptions.of(options, **changes)
+    method, num_samples, num_gaps = options.method, options.num_samples, options.num_gaps
     require.count("seed", seed, least=0)
-    x = fitted.as_input(observations(data, split, num_test))
-    problem = Problem(fitted, x, None, seed, num_samples, progress=progress, compile=compile)
-    problem.posterior, seconds = _timed(fitted, x, seed)
-    found = estimates(problem, method, method_options)
+    x = fit.as_input(observations(data, split, options.num_test))
+    problem = Problem(fit, x, None, seed, num_samples, progress=progress, compile=compile)
+    problem.posterior, seconds = _timed(fit, x, seed)
+    found = estimates(problem, method, options.method_options or None)
     if "iwae_bound" not in found:
         plain = found if method == "importance" else estimates(problem, "importance")
         same = {"iwae_bound": "log_marginal", "iwae_bound_se": "log_marginal_se", "elbo": "elbo", "elbo_se": "elbo_se"}
         found = found.assign({column: plain[source] for column, source in same.items()})
     approximation = amortization = None
     if num_gaps:
-        split_up = gaps(fitted, x[:num_gaps], seed=seed)
+        split_up = gaps(fit, x[:num_gaps], seed=seed)
         for column in ("elbo_star", "approximation_gap", "amortization_gap"):
             for part in (column, f"{column}_se"):
                 found[part] = split_up[part].reindex(datum=found["datum"])
@@ -68,8 +84,8 @@ def evaluate(
     elbo, marginal = summarise(found, "elbo"), summarise(found)
     ess = found["ess"].values[found["ess"].notnull().values]
     row = Row(
-        model=name,
-        inference=fitted.settings.inference,
+        model=name or reference(type(fit.model)) or type(fit.model).__name__,
+        inference=fit.settings.inference,
         seed=seed,
         data=data.name,
         treatment=data.treatment,
@@ -88,12 +104,12 @@ def evaluate(
         khat_bad_fraction=_number(1 - float(found["ok"].mean())) if len(ess) else None,
         approximation_gap=approximation,
         amortization_gap=amortization,
-        train_seconds=fitted.seconds,
+        train_seconds=fit.seconds,
         infer_seconds_per_1000=seconds,
-        num_parameters=fitted.num_parameters(),
-        family=fitted.settings.family,
+        num_parameters=fit.num_parameters(),
+        family=fit.settings.family,
     )
-    return row, found
+    return Evaluation(row, found)
 
 
 def _joined(methods: np.ndarray) -> str:
@@ -102,12 +118,12 @@ def _joined(methods: np.ndarray) -> str:
     return "+".join(str(name) for name in names[np.argsort(-counts, kind="stable")])
 
 
-def _timed(fitted: Fit, x: Tensor, seed: int) -> tuple[Posterior, float]:
+def _timed(fit: Fit, x: Tensor, seed: int) -> tuple[Posterior, float]:
     """q of x, and the seconds to find that of 1,000 new datapoints at once; fewer data are used over."""
     many = x[torch.arange(max(len(x), ROW_BLOCK)) % len(x)]  # rows are taken by the block, and do not mind the others
-    fitted.posterior(many[:2])  # what only the first call costs
+    fit.posterior(many[:2])  # what only the first call costs
     start = time.perf_counter()
-    posterior = fitted.posterior(many, seed=seed)
+    posterior = fit.posterior(many, seed=seed)
     seconds = time.perf_counter() - start
     return posterior.select(torch.arange(len(x), device=x.device)), seconds * 1000 / len(many)
 

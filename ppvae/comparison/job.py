@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ppvae.comparison.evaluation import evaluate
+from ppvae.comparison.options import JudgeOptions
 from ppvae.data.dataset import Data
 from ppvae.pair.model import Model
 from ppvae.pair.zoo import build
@@ -18,40 +19,47 @@ from ppvae.runs.evidence import write_evidence
 from ppvae.runs.folder import EVIDENCE, RESULTS
 from ppvae.runs.results import Row, label, one_row, write_results
 from ppvae.training.fitting import fit
-
-
-def run(job: Job, place: Path | None = None, **judged: Any) -> Row:
-    """Fit one pair and judge it as `evaluate` does; what `place` has of it already is not done again."""
-    if place is not None and (place / RESULTS).is_file():
-        return one_row(place / RESULTS)
-    with seeded(job.seed, device=torch.device("cpu")):
-        model = build(job.model, job.kind, job.model_options)
-    fitted = fit(model, job.data, job.inference, seed=job.seed, progress=False, run_dir=place,
-                 resume=place is not None, **job.fit_options)  # fmt: skip
-    row, estimates = evaluate(fitted, job.data, name=job.model, seed=job.seed, **judged)
-    if place is not None:
-        write_evidence(place / EVIDENCE, estimates)
-        write_results(place / RESULTS, [row], 0.0)
-    return row
+from ppvae.training.settings import Settings
 
 
 @dataclass(frozen=True)
 class Job:
     """One row to be made.
 
-    `model` is what the results call it, `kind` its class, found once: a file edited meanwhile must not change later
-    rows.
+    Attributes:
+        model: what the results call it.
+        kind: its class, looked up once: a file that is edited meanwhile must not change later rows.
+        model_options: of its constructor.
+        data: to train and judge it on.
+        settings: of the fit.
+        fixed: names of the settings that were given, which tuning leaves as they are.
     """
 
     model: str
     kind: type[Model]
-    inference: str
-    seed: int
-    data: Data
     model_options: Mapping[str, Any]
-    fit_options: Mapping[str, Any]
+    data: Data
+    settings: Settings
+    fixed: frozenset[str] = frozenset()
 
     @property
     def how(self) -> str:
         """Strategy and family, as results show them."""
-        return label(self.inference, self.fit_options.get("family"))
+        return label(self.settings.inference, self.settings.family)
+
+    def build(self) -> Model:
+        """The model before training, with the weights of the seed."""
+        with seeded(self.settings.seed, device=torch.device("cpu")):
+            return build(self.model, self.kind, self.model_options)
+
+
+def run(job: Job, judge: JudgeOptions, place: Path | None = None) -> Row:
+    """Fit one pair and judge it as `evaluate` does; what `place` has of it already is not done again."""
+    if place is not None and (place / RESULTS).is_file():
+        return one_row(place / RESULTS)
+    fitted = fit(job.build(), job.data, settings=job.settings, progress=False, run_dir=place, resume=place is not None)
+    row, estimates = evaluate(fitted, job.data, options=judge, name=job.model, seed=job.settings.seed)
+    if place is not None:
+        write_evidence(place / EVIDENCE, estimates)
+        write_results(place / RESULTS, [row], 0.0)
+    return row

@@ -4,62 +4,94 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
+from types import TracebackType
+from typing import Any, Self
 
 from ppvae import require
 from ppvae.comparison.job import Job
-from ppvae.data.dataset import Data
+from ppvae.comparison.options import CompareOptions, from_earlier_comparison
 from ppvae.errors import PpvaeError
-from ppvae.runs.files import empty_directory, remove_empty
-from ppvae.runs.folder import CONFIG, FITS, plain, read_config, write_config
+from ppvae.runs.files import as_folder, empty_directory, missing_parents, remove_empty
+from ppvae.runs.folder import CONFIG, FITS, RESULTS, TUNING, read_config, write_config
+from ppvae.runs.results import Row, has_rows, read_seconds, write_results
 
 
-def open_place(run_dir: Path, arguments: Mapping[str, Any], resume: bool) -> None:
-    """Write the configuration of the run into its directory, or find it to be the same."""
-    config = plain_arguments(arguments)
-    if not (resume and (run_dir / CONFIG).is_file()):
-        empty_directory(run_dir)
-        write_config(run_dir, "compare", config)
-        return
-    before = read_config(run_dir)
-    for name in (*config, *before):
-        if before.get(name) != config.get(name):
+class Place:
+    """Where a comparison is kept, or nowhere; left by an error before any fit is worth keeping, it is removed.
+
+    Args:
+        run_dir: an empty directory, one that does not exist yet, or None for no directory.
+        options: of the comparison.
+        resume: continue the comparison that is there.
+
+    Attributes:
+        seconds: that the rows which are there already took.
+
+    Raises:
+        PpvaeError: the directory holds something else, or a comparison of other options.
+    """
+
+    def __init__(self, run_dir: str | os.PathLike[str] | None, options: CompareOptions, resume: bool) -> None:
+        require.flag("resume", resume)
+        if resume and run_dir is None:
+            raise PpvaeError("resume needs run_dir: the folder of the comparison to continue")
+        self.folder = None if run_dir is None else as_folder(run_dir)
+        self.made = [] if self.folder is None else missing_parents(self.folder)
+        self.started = resume and self.folder is not None and (self.folder / CONFIG).is_file()
+        self.seconds = 0.0
+        if self.folder is None:
+            return
+        if self.started:
+            _refuse_other_options(self.folder, options)
+            self.seconds = read_seconds(self.folder / RESULTS)
+        else:
+            empty_directory(self.folder)
+            write_config(self.folder, "compare", _config(options))
+
+    @property
+    def tuning(self) -> Path | None:
+        """The file of the learning rates that were tried."""
+        return None if self.folder is None else self.folder / TUNING
+
+    def fits(self, jobs: Sequence[Job]) -> list[Path | None]:
+        """The folder of each row's fit."""
+        return [None if self.folder is None else self.folder / FITS / name for name in folder_names(jobs)]
+
+    def keep(self, rows: list[Row], seconds: float) -> None:
+        """Write results.json, where it has other rows."""
+        if self.folder is not None and not has_rows(self.folder / RESULTS, rows):
+            write_results(self.folder / RESULTS, rows, seconds)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        failed = isinstance(error, Exception)  # Interrupted is not one
+        if self.folder is None or self.started or not failed:
+            return
+        remove_empty([self.folder / FITS])
+        if not (self.folder / FITS).exists():
+            (self.folder / CONFIG).unlink(missing_ok=True)
+            remove_empty(self.made)
+
+
+def _config(options: CompareOptions) -> dict[str, Any]:
+    """What repeats the comparison; how many work at it does not change it."""
+    return {name: value for name, value in options.plain().items() if name != "workers"}
+
+
+def _refuse_other_options(folder: Path, options: CompareOptions) -> None:
+    before = _config(CompareOptions.of(from_earlier_comparison(read_config(folder))))
+    now = _config(options)
+    for name in (*now, *before):
+        one, other = before.get(name), now.get(name)
+        if one != other:
             raise PpvaeError(
-                f"{run_dir} holds a comparison with {name} {require.show(before.get(name))}, not "
-                f"{require.show(config.get(name))}: go on with the same arguments, or choose another run directory"
+                f"{folder} holds a comparison with {name} {require.show(one)}, not {require.show(other)}: continue "
+                "with the same arguments, or choose another run directory"
             )
-
-
-def discard(where: Path, made: list[Path]) -> None:
-    """Remove a run whose first fit failed before anything was worth keeping."""
-    remove_empty([where / FITS])
-    if not (where / FITS).exists():
-        (where / CONFIG).unlink(missing_ok=True)
-        remove_empty(made)
-
-
-def plain_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments that were given, in terms of what YAML holds; classes and data made in Python by name."""
-
-    def word(value: Any) -> Any:
-        if isinstance(value, type):
-            return value.__name__
-        if isinstance(value, Data):
-            return value.name
-        if isinstance(value, os.PathLike):
-            return os.fspath(value)
-        if isinstance(value, torch.nn.Module):
-            return type(value).__name__
-        if isinstance(value, Mapping):
-            return {str(k): word(v) for k, v in value.items()}
-        return [word(v) for v in value] if isinstance(value, list | tuple | range) else value
-
-    given = {name: word(value) for name, value in arguments.items() if value is not None and value != {}}
-    return {name: plain(value, name) for name, value in given.items()}
 
 
 def folder_names(jobs: Sequence[Job]) -> list[str]:
@@ -67,6 +99,6 @@ def folder_names(jobs: Sequence[Job]) -> list[str]:
     names = []
     for job in jobs:
         stem = re.sub(r"[^\w.-]+", "-", Path(job.model).name.replace(".py:", "-"))
-        name = "-".join([stem, *job.how.split(" · "), str(job.seed)])
+        name = "-".join([stem, *job.how.split(" · "), str(job.settings.seed)])
         names.append(f"{name}-{len(names)}" if name in names else name)
     return names

@@ -10,15 +10,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ppvae.comparison.job import Job
 from ppvae.errors import NonFiniteError, PpvaeError
 from ppvae.options import option_names
-from ppvae.pair.zoo import build
-from ppvae.randomness import seeded
 from ppvae.runs.files import write_text
 from ppvae.training.fitting import fit
+from ppvae.training.settings import STRATEGY_ARGUMENTS, Settings
 from ppvae.variational.strategy import strategy_class
 
 #: the values tried of each option of `fit`, and of each strategy's own
@@ -46,8 +43,8 @@ class Trial:
         return (self.model, self.inference, self.family)
 
 
-def tune(
-    jobs: Sequence[Job], seconds: float, place: Path | None = None, tell: Callable[[str], None] | None = None
+def tuned(
+    jobs: Sequence[Job], seconds: float, place: Path | None = None, show: Callable[[str], None] | None = None
 ) -> tuple[list[Job], list[Trial]]:
     """The jobs with the learning rates that did best within so many seconds of training, and all that was tried.
 
@@ -58,7 +55,7 @@ def tune(
         jobs: of a comparison.
         seconds: of training for each point of the grid.
         place: tuning.json, which is read where it is there.
-        tell: called with what is being tried.
+        show: called with what is being tried.
     """
     known = _read(place) if place is not None and place.is_file() else []
     chosen: dict[tuple[str, str, str | None], dict[str, Any]] = {}
@@ -69,7 +66,7 @@ def tune(
             continue
         tried = [trial for trial in known if trial.key == key]
         if not tried:
-            tried = [_try(job, options, seconds, tell) for options in _points(job)]
+            tried = [_try(job, options, seconds, show) for options in _points(job)]
             best = max(tried, key=lambda trial: -math.inf if trial.valid_bound is None else trial.valid_bound)
             if best.valid_bound is None:
                 raise PpvaeError(f"no learning rate of the grid gives {job.model} under {job.how} a finite bound")
@@ -78,20 +75,20 @@ def tune(
         chosen[key] = next(trial.options for trial in tried if trial.chosen)
         if place is not None:
             write_text(place, json.dumps([asdict(trial) for trial in trials], indent=1) + "\n")
-    return [replace(job, fit_options=_with(job.fit_options, chosen[_key(job)])) for job in jobs], trials
+    return [replace(job, settings=_with(job.settings, chosen[_key(job)])) for job in jobs], trials
 
 
 def _key(job: Job) -> tuple[str, str, str | None]:
-    return (job.model, job.inference, job.fit_options.get("family"))
+    return (job.model, job.settings.inference, job.settings.family)
 
 
 def _points(job: Job) -> list[dict[str, Any]]:
     """The grid of a job: options of `fit` by name, the strategy's own as inference_options."""
-    own = option_names(strategy_class(job.inference), skip=("self", "model", "x"))
-    given = job.fit_options.get("inference_options") or {}
-    free = {name: values for name, values in GRID.items() if name not in job.fit_options}
+    own = option_names(strategy_class(job.settings.inference), skip=STRATEGY_ARGUMENTS)
+    given = job.settings.inference_options
+    free = {name: values for name, values in GRID.items() if name not in job.fixed}
     rows = {name: values for name, values in OWN_GRID.items() if name in own and name not in given}
-    if job.fit_options.get("lr_phi") is not None:
+    if job.settings.lr_phi is not None:
         rows.pop("lr", None)
     out = []
     for values in itertools.product(*free.values(), *rows.values()):
@@ -102,25 +99,23 @@ def _points(job: Job) -> list[dict[str, Any]]:
     return out
 
 
-def _try(job: Job, options: dict[str, Any], seconds: float, tell: Callable[[str], None] | None) -> Trial:
-    if tell is not None:
-        tell(f"{Path(job.model).name} · {job.how} · tuning {options}")
-    with seeded(job.seed, device=torch.device("cpu")):
-        model = build(job.model, job.kind, job.model_options)
-    settings = _with(job.fit_options, options) | {"max_seconds": seconds, "max_epochs": 10**6, "patience": None}
-    family = job.fit_options.get("family")
+def _try(job: Job, options: dict[str, Any], seconds: float, show: Callable[[str], None] | None) -> Trial:
+    if show is not None:
+        show(f"{Path(job.model).name} · {job.how} · tuning {options}")
+    inference, family = job.settings.inference, job.settings.family
+    settings = _with(job.settings, options).replace(seconds=seconds, epochs=10**6, patience=None)
     try:
-        found = fit(model, job.data, job.inference, seed=job.seed, progress=False, **settings)
+        found = fit(job.build(), job.data, settings=settings, progress=False)
     except NonFiniteError:
-        return Trial(job.model, job.inference, options, None, seconds, 0, family=family)
+        return Trial(job.model, inference, options, None, seconds, 0, family=family)
     best = max(entry["valid_bound"] for entry in found.history)
-    return Trial(job.model, job.inference, options, best, found.seconds, int(found.history[-1]["step"]), family=family)
+    return Trial(job.model, inference, options, best, found.seconds, int(found.history[-1]["step"]), family=family)
 
 
-def _with(settings: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options over the settings; a strategy's own are merged."""
-    own = {**(settings.get("inference_options") or {}), **options.get("inference_options", {})}
-    return {**settings, **options, "inference_options": own}
+def _with(settings: Settings, options: Mapping[str, Any]) -> Settings:
+    """The settings with a point of the grid; options of the strategy are merged."""
+    own = {**settings.inference_options, **options.get("inference_options", {})}
+    return settings.replace(**{**options, "inference_options": own})
 
 
 def _read(place: Path) -> list[Trial]:

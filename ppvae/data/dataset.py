@@ -15,6 +15,24 @@ from ppvae.data.treatment import BINARY, LIKELIHOODS, UNIT, check_values, holds,
 from ppvae.errors import PpvaeError
 
 
+@dataclass(frozen=True)
+class DataFacts:
+    """What a fit keeps of the data that it was trained on.
+
+    Attributes:
+        name, treatment: as `Data` has them.
+        num_data: training data.
+        event_shape: of one datum.
+        source: the arguments of `load_data` that give the data again, or None for data made in Python.
+    """
+
+    name: str
+    treatment: str
+    num_data: int
+    event_shape: tuple[int, ...]
+    source: dict[str, Any] | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Data:
     """A data set in three splits, with the observation model that fits it.
@@ -78,6 +96,11 @@ class Data:
     def event_shape(self) -> torch.Size:
         """The shape of one datum."""
         return self.train.shape[1:]
+
+    @property
+    def facts(self) -> DataFacts:
+        """What a fit to these data keeps of them."""
+        return DataFacts(self.name, self.treatment, len(self.train), tuple(self.event_shape), self.source)
 
     @property
     def dynamic(self) -> bool:

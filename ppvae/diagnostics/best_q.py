@@ -124,7 +124,7 @@ def _fitted(problem: Problem, name: str, options: Mapping[str, Any]) -> Posterio
         problem.pair if isinstance(problem.pair, Fit) else problem.pair.model,
         data, "per-datapoint", family=name, family_options=options, train_model=False, lr=_FLOW_LR,
         inference_options={"max_steps": 1},  # of validation data, whose bound is of no use here
-        max_epochs=epochs, eval_every=epochs, patience=None, accelerator=problem.x.device.type,
+        epochs=epochs, eval_every=epochs, patience=None, accelerator=problem.x.device.type,
         precision="64-true" if problem.x.dtype == torch.float64 else "32-true",
         seed=block_seed(problem.seed, STREAM_REFINE) % 2**31, progress=False,
     )  # fmt: skip

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool1d, pad
 
 from ppvae.blocks import Block
-from ppvae.evidence.method import Weighted
+from ppvae.evidence.method import Sampler, Weighted
 from ppvae.evidence.problem import Problem
 from ppvae.pair.faults import explained
 from ppvae.pair.posterior import Guide
@@ -174,7 +174,7 @@ def _gradient(value: Tensor, u: Tensor, keep: bool = False) -> Tensor:
     return torch.autograd.grad(value.sum(), u, retain_graph=keep, materialize_grads=True)[0]
 
 
-class Annealing:
+class Annealing(Sampler):
     """Annealed chains for each datum; step sizes are tuned when a datum is first asked for.
 
     Args:
@@ -185,8 +185,6 @@ class Annealing:
     Attributes:
         acceptance: mean probability of acceptance in the latest run of each datum, [N].
     """
-
-    converged: Tensor | None = None
 
     def __init__(
         self,

@@ -16,12 +16,8 @@ from ppvae import require
 from ppvae.errors import PpvaeError
 from ppvae.evidence.estimates import Estimates, estimate
 from ppvae.evidence.method import Known, Sampler, check_options_of, prepared
-from ppvae.evidence.methods.importance import importance
-from ppvae.evidence.methods.laplace import Laplace
 from ppvae.evidence.problem import Problem
-from ppvae.evidence.proposal import Proposal
 from ppvae.evidence.weights import MIN_ESS, khat_threshold
-from ppvae.evidence.widening import Widened
 from ppvae.pair.model import overrides
 from ppvae.pair.posterior import Posterior
 from ppvae.randomness import stream
@@ -103,7 +99,8 @@ def auto(problem: Problem, plan: Escalation) -> tuple[Estimates, np.ndarray]:
         The columns of the methods chosen, with elbo and elbo_se those of q as it is; besides `iwae_bound` and
         `iwae_bound_se`, from exactly num_samples draws of q as it is; and the name of each datum's method.
     """
-    plain = importance(problem)
+    plain = prepared(problem, "importance")
+    assert isinstance(plain, Sampler)
     found = estimate(problem, plain)
     found["iwae_bound"], found["iwae_bound_se"] = found["log_marginal"], found["log_marginal_se"]
     names = np.full(len(problem.x), "importance", dtype=object)
@@ -137,43 +134,42 @@ class _Search:
     """The pilots: which method each datum is to have.
 
     Attributes:
-        owner: of each datum the method that it has so far, in `tried`, [N].
+        owner: of each datum the method that it has so far, in `candidates`, [N].
         best: log p̂ less two standard errors in that method's pilot, [N].
         promised: seconds that fresh draws of AIS will take.
     """
 
-    def __init__(self, problem: Problem, plain: Sampler, looked: Estimates, plan: Escalation) -> None:
-        self.problem, self.plan, self.looked = problem.at(problem.everyone), plan, looked
+    def __init__(self, problem: Problem, plain: Sampler, pilot: Estimates, plan: Escalation) -> None:
+        self.problem, self.plan, self.plain_estimates = problem.at(problem.everyone), plan, pilot
         self.deadline = time.perf_counter() + plan.max_seconds
-        self.pilot = max(_LEAST_PILOT, problem.num_samples // 2) if plan.pilot is None else plan.pilot
-        self.tried = [Candidate("importance", plain, problem.num_samples)]
+        self.pilot_draws = max(_LEAST_PILOT, problem.num_samples // 2) if plan.pilot is None else plan.pilot
+        self.candidates = [Candidate("importance", plain, problem.num_samples)]
         self.promised = 0.0
-        self.owner, self.best = torch.zeros_like(problem.everyone), _cautious(looked)
+        self.owner, self.best = torch.zeros_like(problem.everyone), _cautious(pilot)
 
     def run(self) -> None:
         """Go from method to method with the data that none has passed for."""
         number = self.problem.num_samples
-        pending = self.problem.everyone[~would_pass(self.looked, number, number)]
-        pending = self._heavier(self.tried[0], pending)
+        pending = self.problem.everyone[~would_pass(self.plain_estimates, number, number)]
+        pending = self._with_student_tails(self.candidates[0], pending)
         for name in self.plan.methods:
             if name == "ais":
                 self._anneal(pending)
-            elif (tried := self._prepared(name, pending)) is not None:
-                pending = self._heavier(tried, self._look(tried, pending, self.pilot))
-                self._nearer(tried.source)
+            elif (candidate := self._prepared(name, pending)) is not None:
+                pending = self._with_student_tails(candidate, self._try_pilot(candidate, pending, self.pilot_draws))
+                self._start_from(candidate.source)
 
-    def _nearer(self, source: Sampler) -> None:
+    def _start_from(self, source: Sampler) -> None:
         """Later methods start from what this one has found."""
-        if isinstance(source, Laplace):
-            self.problem.start_guide = source.gaussian
-        elif isinstance(source, Proposal):
-            guide = source.guide.guide if isinstance(source.guide, Widened) else source.guide
-            if isinstance(guide, Posterior):
-                self.problem.start_guide = self.problem.posterior = guide
+        guide = source.start_guide
+        if guide is not None:
+            self.problem.start_guide = guide
+        if isinstance(guide, Posterior):
+            self.problem.posterior = guide
 
     def failed(self, found: Estimates) -> Tensor:
         """Of the data whose fresh draws did not pass, those that go on to AIS after all, their pilot having misled."""
-        annealed = self.owner.new_tensor([tried.name == "ais" for tried in self.tried]).bool()
+        annealed = self.owner.new_tensor([candidate.name == "ais" for candidate in self.candidates]).bool()
         data = self.problem.everyone[~found["ok"].bool() & ~annealed[self.owner]]
         before, self.promised = self.owner.clone(), 0.0
         if "ais" in self.plan.methods:
@@ -183,27 +179,27 @@ class _Search:
 
     def chosen(self, data: Tensor) -> list[tuple[Candidate, Tensor]]:
         """Each method that was chosen for some of the data, and their positions."""
-        groups = [(tried, data[self.owner[data] == at]) for at, tried in enumerate(self.tried)]
+        groups = [(candidate, data[self.owner[data] == at]) for at, candidate in enumerate(self.candidates)]
         return [group for group in groups if len(group[1])]
 
-    def _look(self, tried: Candidate, data: Tensor, draws: int) -> Tensor:
+    def _try_pilot(self, candidate: Candidate, data: Tensor, draws: int) -> Tensor:
         """The pilot of a method; those of the data that it does not pass for."""
         if not len(data):
             return data
-        self.tried.append(tried)
+        self.candidates.append(candidate)
         start = time.perf_counter()
-        looked = estimate(self.problem.at(data, draws), tried.source, _STREAM_PILOT + len(self.tried))
+        pilot = estimate(self.problem.at(data, draws), candidate.source, _STREAM_PILOT + len(self.candidates))
         seconds = time.perf_counter() - start
-        passed = would_pass(looked, draws, tried.draws)
-        value = _cautious(looked)
+        passed = would_pass(pilot, draws, candidate.draws)
+        value = _cautious(pilot)
         better = passed | (value > self.best[data])
-        if tried.name == "ais":
+        if candidate.name == "ais":
             if passed.any():  # as many chains as they need
-                least = float(looked["ess"][passed].min()) / draws
-                tried.draws = min(tried.draws, math.ceil(_MARGIN * MIN_ESS / least))
-            better = self._affordable(better, passed, seconds / draws / len(data) * tried.draws)
+                least = float(pilot["ess"][passed].min()) / draws
+                candidate.draws = min(candidate.draws, math.ceil(_MARGIN * MIN_ESS / least))
+            better = self._affordable(better, passed, seconds / draws / len(data) * candidate.draws)
         self.best[data[better]] = value[better]
-        self.owner[data[better]] = len(self.tried) - 1
+        self.owner[data[better]] = len(self.candidates) - 1
         return data[~passed]
 
     def _affordable(self, better: Tensor, passed: Tensor, each: float) -> Tensor:
@@ -215,23 +211,25 @@ class _Search:
         self.promised += each * int(kept.sum())
         return kept
 
-    def _heavier(self, tried: Candidate, data: Tensor) -> Tensor:
+    def _with_student_tails(self, candidate: Candidate, data: Tensor) -> Tensor:
         """The same proposal with the tails of a Student t, where it is a Gaussian: no more than another pilot."""
-        if not len(data) or not isinstance(tried.source, Proposal) or time.perf_counter() >= self.deadline:
+        if not len(data) or time.perf_counter() >= self.deadline:
             return data
-        source = tried.source.with_tails(self.problem.x)
+        source = candidate.source.with_student_tails(self.problem.x)
         if source is not None:
-            data = self._look(replace(tried, name=f"{tried.name}-t", source=source), data, self.pilot)
+            data = self._try_pilot(
+                replace(candidate, name=f"{candidate.name}-t", source=source), data, self.pilot_draws
+            )
         return data
 
     def _anneal(self, data: Tensor) -> None:
         """AIS for some data at a time; where it passes for none of them it will not for the next."""
         draws = min(self.problem.num_samples, _MOST_CHAINS)
         for part in data.split(_AT_ONCE):
-            tried = self._prepared("ais", part)
-            if tried is None:
+            candidate = self._prepared("ais", part)
+            if candidate is None:
                 return
-            left = self._look(replace(tried, draws=draws), part, min(self.pilot, _PILOT_CHAINS))
+            left = self._try_pilot(replace(candidate, draws=draws), part, min(self.pilot_draws, _PILOT_CHAINS))
             if len(left) == len(part):
                 return
 
@@ -252,18 +250,18 @@ class _Search:
         return None
 
 
-def _cautious(looked: Estimates) -> Tensor:
+def _cautious(pilot: Estimates) -> Tensor:
     """log p̂ less two standard errors, [A]: one lucky draw does not make a method the best."""
-    return looked["log_marginal"] - 2 * looked["log_marginal_se"]
+    return pilot["log_marginal"] - 2 * pilot["log_marginal_se"]
 
 
-def would_pass(looked: Estimates, drawn: int, num_samples: int) -> Tensor:
+def would_pass(pilot: Estimates, drawn: int, num_samples: int) -> Tensor:
     """Whether weights like these `drawn` would pass with num_samples draws, [A] bool."""
-    khat = looked["khat"]
+    khat = pilot["khat"]
     shape = khat.isnan() | (khat <= min(khat_threshold(drawn), _FINITE_VARIANCE))
     if drawn <= _PILOT_CHAINS:  # a tail of six says nothing, and effective draws enough that weights are even
         shape = torch.ones_like(shape)
-    return shape & (looked["ess"] * num_samples / drawn >= _MARGIN * MIN_ESS)
+    return shape & (pilot["ess"] * num_samples / drawn >= _MARGIN * MIN_ESS)
 
 
 def overwrite(found: Estimates, better: Estimates, positions: Tensor) -> None:

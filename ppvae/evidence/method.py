@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -14,6 +14,7 @@ from ppvae.blocks import Block
 from ppvae.catalogue import METHODS
 from ppvae.errors import PpvaeError
 from ppvae.evidence.problem import Problem
+from ppvae.pair.posterior import Guide
 
 #: what a pair may have, as the columns of the table of methods
 PairKind = Literal["continuous", "mixed", "enumerated", "summed", "drawn"]
@@ -41,22 +42,30 @@ class Weighted:
     exact: bool = False
 
 
-class Sampler(Protocol):
+class Sampler:
     """A source of importance weights for each datum, with whatever it has learned about the data kept inside.
 
     Attributes:
         converged: [N] bool where something was optimised for each datum, else None.
     """
 
-    @property
-    def converged(self) -> Tensor | None: ...
+    converged: Tensor | None = None
 
     def weights(self, block: Block, particles: int, size: int) -> Iterator[Weighted]:
         """Draw for the block's wanted rows, `particles` in all, at most `size` of them in memory at once.
 
         The global generator is seeded for the block and these particles, and nothing else may be drawn from.
         """
-        ...
+        raise NotImplementedError
+
+    @property
+    def start_guide(self) -> Guide | None:
+        """A guide that is closer to the posterior than q, from which another method may start, or None."""
+        return None
+
+    def with_student_tails(self, x: Tensor) -> Sampler | None:
+        """The same with a Student t in place of each Gaussian, or None where there is none; x is some data."""
+        return None
 
 
 @dataclass(frozen=True)

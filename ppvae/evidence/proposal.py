@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ppvae.blocks import PARTICLE_BLOCK, Block
-from ppvae.evidence.method import Weighted
+from ppvae.evidence.method import Sampler, Weighted
 from ppvae.evidence.widening import Widened, tails_of, widens
 from ppvae.pair.compiled import CompiledJoint
 from ppvae.pair.densities import Densities, score
@@ -20,7 +20,7 @@ from ppvae.pair.posterior import Guide
 from ppvae.pair.sites import Draws, draw
 
 
-class Proposal:
+class Proposal(Sampler):
     """Weights p(x, z)/r(z) of draws from a guide r.
 
     Args:
@@ -68,7 +68,12 @@ class Proposal:
             log_w = (log_joint - log_q[some])[: particles - first, block.rows]
             yield Weighted(log_w, log_w)
 
-    def with_tails(self, x: Tensor) -> Proposal | None:
+    @property
+    def start_guide(self) -> Guide | None:
+        """r without what widens it."""
+        return self.guide.guide if isinstance(self.guide, Widened) else self.guide
+
+    def with_student_tails(self, x: Tensor) -> Proposal | None:
         """The same with a Student t in place of each Gaussian of r, or None where it has none."""
         guide = self.guide.guide if isinstance(self.guide, Widened) else self.guide
         size = widens(guide, x)

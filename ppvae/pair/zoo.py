@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ppvae import require
 from ppvae.catalogue import MODELS
 from ppvae.data.dataset import Data
 from ppvae.errors import PpvaeError
 from ppvae.options import check_options, option_names
 from ppvae.pair.model import Model
+from ppvae.randomness import seeded
 
 
 def list_models() -> list[str]:
@@ -52,6 +55,18 @@ def build(name: str, cls: type[Model], options: Mapping[str, Any]) -> Model:
         raise
     except Exception as error:
         raise PpvaeError(f"{name} cannot be made, {require.show(error)}: check its options") from error
+
+
+def build_for(name: str, data: Data, options: Mapping[str, Any] | None = None, *, seed: int = 0) -> Model:
+    """A model of the zoo (or of path/to/file.py:ClassName), built for the data; raises PpvaeError as `create` does.
+
+    Args:
+        options: of the model; x_dim and likelihood are those of the data where it has them and none is given.
+        seed: of the weights that it starts from.
+    """
+    cls = model_class(name)
+    with seeded(seed, device=torch.device("cpu")):
+        return build(name, cls, options_from_data(cls, data, options or {}))
 
 
 def _from_file(reference: str) -> type[Model]:

@@ -9,6 +9,8 @@ import xarray as xr
 from ppvae import require
 from ppvae.errors import PpvaeError
 from ppvae.runs.files import replacing
+from ppvae.runs.folder import EVIDENCE, RESULTS
+from ppvae.runs.results import Row, write_results
 
 
 def read_evidence(path: Path) -> xr.Dataset:
@@ -27,3 +29,12 @@ def write_evidence(path: Path, estimates: xr.Dataset) -> None:
     """The estimates of every datum as netCDF."""
     with replacing(path) as scratch:
         estimates.to_netcdf(scratch, engine="h5netcdf")
+
+
+def keep_evidence(run: Path, row: Row, estimates: xr.Dataset, overwrite: bool) -> str:
+    """Keep an evaluation in its run, unless it has one that is not to be overwritten; returns what became of it."""
+    if (run / RESULTS).exists() and not overwrite:
+        return f"{run / RESULTS} is there already and was left alone: --overwrite replaces it, --out writes elsewhere"
+    write_evidence(run / EVIDENCE, estimates)
+    write_results(run / RESULTS, [row], 0.0)
+    return f"{run / RESULTS}  {run / EVIDENCE}; next: ppvae report {run}"

@@ -71,11 +71,6 @@ def read_config(directory: Path) -> dict[str, Any]:
     return config
 
 
-def read_fit_config(directory: Path) -> dict[str, Any]:
-    """config.yaml of a fit, and what earlier versions did not write there."""
-    return {"compile": False} | read_config(directory)
-
-
 def versions() -> dict[str, str]:
     """Of what the numbers of a run depend on."""
     found = {"ppvae": version("ppvae"), "torch": str(torch.__version__), "python": platform.python_version()}
@@ -157,16 +152,3 @@ def is_finished(directory: Path) -> bool:
 
 def first_words(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
-
-
-def plain(value: Any, what: str) -> Any:
-    """The value in terms of what YAML holds."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, list | tuple):
-        return [plain(v, what) for v in value]
-    if isinstance(value, dict):
-        return {str(k): plain(v, f"{what} {k!r}") for k, v in value.items()}
-    raise PpvaeError(
-        f"{what} is a {type(value).__name__}, which cannot be saved as plain YAML: use numbers, words and lists"
-    )

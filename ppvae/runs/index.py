@@ -54,7 +54,7 @@ def _fit(config: Mapping[str, Any]) -> str:
 
 
 def _comparison(config: Mapping[str, Any]) -> str:
-    models, data = config.get("models"), config.get("data", "each model's own data")
+    models, data = config.get("models"), config.get("data") or "each model's own data"
     models = [models] if isinstance(models, str) else list(models or ["the main job"])
     return f"{', '.join(map(str, models))} · {data}"
 

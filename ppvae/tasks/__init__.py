@@ -1,1 +1,1 @@
-"""What can be done with a pair? One file a task."""
+"""What can be done with a pair? One file per task."""

@@ -36,7 +36,7 @@ def cluster(pair: Pair, x: Tensor) -> xr.Dataset:
         raise PpvaeError(f"{type(pair.model).__name__} has no responsibilities(x): only a mixture has clusters")
     x = pair.as_input(x)
     with torch.no_grad():
-        weights = pair.model.responsibilities(x).cpu()  # pyright: ignore[reportCallIssue]
+        weights = pair.model.responsibilities(x).detach().cpu()  # pyright: ignore[reportCallIssue]
     return xr.Dataset(
         {
             "responsibility": (("datum", "component"), weights.double().numpy()),

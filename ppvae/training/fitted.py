@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyro
@@ -12,15 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from ppvae import require
+from ppvae.data.dataset import DataFacts
 from ppvae.errors import PpvaeError
+from ppvae.options import plain
 from ppvae.pair.local import Layout
 from ppvae.pair.model import Model
 from ppvae.pair.pair import Pair
 from ppvae.pair.posterior import Posterior
 from ppvae.pair.zoo import reference
 from ppvae.randomness import block_seed, stream
-from ppvae.runs.folder import CONFIG_NAMES, plain, write_fit
-from ppvae.training.settings import OF_DATA, Settings
+from ppvae.runs.folder import CONFIG_NAMES, write_fit
+from ppvae.training.settings import Settings
 from ppvae.variational.bound import Bound
 from ppvae.variational.estimator import Estimator
 from ppvae.variational.strategy import Strategy
@@ -38,16 +40,21 @@ class Fit(Pair):
     Attributes:
         model: a trained copy of the model, in evaluation mode.
         strategy: the source of φ.
+        settings: how it was trained, each None that has a value filled in.
+        data: what it was trained on.
         history: one entry an evaluation: step, epoch, seconds, train_bound, valid_bound (nats/datum; of the first
             1,000 validation data where each needs a row of its own).
         stopped: why training ended: "epochs", "steps", "seconds" or "patience".
         seconds: of training, validation left out.
+        init: where the fit is kept that this one started from, "a fit in Python", or None.
         directory: absolute path of where the fit is kept, or None.
     """
 
     model: Model
     strategy: Strategy
     settings: Settings
+    data: DataFacts
+    init: str | None = None
     history: list[dict[str, float]] = field(default_factory=list)
     stopped: str = "epochs"
     seconds: float = 0.0
@@ -56,7 +63,7 @@ class Fit(Pair):
     @property
     def event_shape(self) -> torch.Size:
         """The shape of one datum."""
-        return torch.Size(self.settings.event_shape)
+        return torch.Size(self.data.event_shape)
 
     @property
     def layout(self) -> Layout:
@@ -71,8 +78,7 @@ class Fit(Pair):
     @property
     def about(self) -> Mapping[str, str]:
         """Inference, data and treatment of the fit."""
-        settings = self.settings
-        return {"inference": settings.inference, "data": settings.data, "treatment": settings.treatment}
+        return {"inference": self.settings.inference, "data": self.data.name, "treatment": self.data.treatment}
 
     def estimator(self) -> Estimator:
         """What was maximised, schedules at their end, and how its gradient was estimated."""
@@ -103,8 +109,8 @@ class Fit(Pair):
             raise PpvaeError(f"index must hold {len(x)} whole numbers, got {require.show(index)}") from error
         if index.shape != (len(x),) or index.is_floating_point() or index.dtype == torch.bool:
             raise PpvaeError(f"index must hold {len(x)} whole numbers, one a datapoint, got shape {tuple(index.shape)}")
-        if len(index) and not 0 <= int(index.min()) <= int(index.max()) < self.settings.num_data:
-            raise PpvaeError(f"index must lie in 0 … {self.settings.num_data - 1}, the rows of the training set")
+        if len(index) and not 0 <= int(index.min()) <= int(index.max()) < self.data.num_data:
+            raise PpvaeError(f"index must lie in 0 … {self.data.num_data - 1}, the rows of the training set")
         with torch.no_grad():
             return Posterior(self.model, self.strategy.lookup(index))
 
@@ -118,19 +124,19 @@ class Fit(Pair):
         Raises:
             PpvaeError: the model or the strategy has an option that is not a plain value.
         """
-        settings = asdict(self.settings)
-        source = settings["source"] or {}
-        options = dict(settings["inference_options"])
+        options = dict(self.settings.inference_options)
         encoder = options.pop("encoder", None)
+        settings = self.settings.replace(inference_options=options).plain()
         config = {
             "name": reference(type(self.model)),
             "data": None,
-            **{CONFIG_NAMES.get(name, name): value for name, value in source.items()},
+            **{CONFIG_NAMES.get(name, name): value for name, value in (self.data.source or {}).items()},
             "inference": settings["inference"],
             "model": plain(self.model.options, "model option"),
-            "inference_options": plain(options, "setting"),
+            "inference_options": settings["inference_options"],
+            **{name: value for name, value in settings.items() if name not in ("inference", "inference_options")},
+            "init": self.init,
         }
-        config |= {name: plain(value, name) for name, value in settings.items() if name not in (*config, *OF_DATA)}
         return config | ({} if encoder is None else {"own_encoder": True})
 
     def weights(self) -> dict[str, Tensor]:
@@ -139,8 +145,14 @@ class Fit(Pair):
 
     def outcome(self) -> dict[str, Any]:
         """What was fitted to and how training ended, in plain values."""
-        of_data = {name: getattr(self.settings, name) for name in OF_DATA if name != "source"}
-        return {**of_data, "stopped": self.stopped, "seconds": self.seconds}
+        return {
+            "data": self.data.name,
+            "treatment": self.data.treatment,
+            "num_data": self.data.num_data,
+            "event_shape": list(self.data.event_shape),
+            "stopped": self.stopped,
+            "seconds": self.seconds,
+        }
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Write the fit into a new directory: weights as safetensors, the rest as YAML; `ppvae.load` reads it.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ppvae import require
+from ppvae.data.dataset import DataFacts
 from ppvae.errors import PpvaeError
 from ppvae.options import check_options
 from ppvae.pair.guide_family import set_family
@@ -31,15 +31,15 @@ from ppvae.runs.folder import (
     data_arguments,
     first_words,
     is_finished,
-    read_fit_config,
+    read_config,
     read_metrics,
 )
 from ppvae.training.fitted import Fit
-from ppvae.training.settings import OF_DATA, PRECISIONS, Settings
+from ppvae.training.settings import STRATEGY_ARGUMENTS, Settings, from_earlier
 from ppvae.variational.strategy import strategy_class
 
-#: what else a configuration may hold
-_OF_RECIPE = ("name", "data", "data_seed", "treatment", "root", "num_train", "labels", "model", "own_encoder")
+#: what a configuration holds beside settings
+_BESIDE = ("name", "data", "data_seed", "treatment", "root", "num_train", "labels", "model", "own_encoder", "init")
 _OF_OUTCOME = ("schema", "data", "treatment", "num_data", "event_shape", "stopped", "seconds")
 
 
@@ -74,7 +74,7 @@ def load(directory: str | os.PathLike[str], *, model: Model | None = None, encod
 
 
 def _read(source: Path, model: Model | None, encoder: nn.Module | None) -> Fit:
-    config = read_fit_config(source)
+    config = from_earlier(read_config(source))
     outcome = yaml.safe_load((source / OUTCOME).read_text(encoding="utf-8"))
     if outcome["schema"] != SCHEMA:
         raise PpvaeError(f"{source / OUTCOME} has schema {outcome['schema']!r}, this version reads {SCHEMA}")
@@ -85,21 +85,21 @@ def _read(source: Path, model: Model | None, encoder: nn.Module | None) -> Fit:
         raise PpvaeError(
             f"{source} was made with an encoder of your own: pass load(directory, encoder=YourEncoder(...))"
         )
-    of_data = {key: outcome[key] for key in OF_DATA if key != "source"}
-    of_run = {field.name: config[field.name] for field in fields(Settings) if field.name not in OF_DATA}
-    origin = data_arguments(config) if config["data"] is not None else None
-    settings = Settings(**of_run, **of_data, source=origin)
+    check_entries(config)
     _refuse_invalid(config, outcome)
+    origin = data_arguments(config) if config["data"] is not None else None
+    data = DataFacts(outcome["data"], outcome["treatment"], outcome["num_data"], tuple(outcome["event_shape"]), origin)
+    settings = Settings.of({name: config[name] for name in Settings.options()})
     options = dict(settings.inference_options) | ({} if encoder is None else {"encoder": encoder})
     strategy_type = strategy_class(settings.inference)
-    check_options(settings.inference, strategy_type, options, skip=("self", "model", "x"))
+    check_options(settings.inference, strategy_type, options, STRATEGY_ARGUMENTS)
     tensors = load_file(source / WEIGHTS)
     with forked(torch.device("cpu")):  # every number is read from the file, none of the fresh ones stays
         model = create(name, **model_options) if model is None else model
-        x = torch.zeros(()).expand(settings.num_data, *settings.event_shape)
+        x = torch.zeros(()).expand(data.num_data, *data.event_shape)
         set_family(model, x, settings.family, settings.family_options)
         strategy = strategy_type(model, x, **options)
-    settings.inference_options = options
+    settings = settings.replace(inference_options=options)
     modules = nn.ModuleDict({"model": model, "strategy": strategy})
     if settings.precision == "64-true":
         modules.double()
@@ -109,26 +109,29 @@ def _read(source: Path, model: Model | None, encoder: nn.Module | None) -> Fit:
         raise PpvaeError(f"{source} does not fit the model: {first_words(error)}") from error
     modules.eval()
     history = read_metrics(source)
-    fitted = Fit(model, strategy, settings, history, outcome["stopped"], outcome["seconds"], os.path.abspath(source))
-    fitted.estimator()  # refuses one that there is not
-    return fitted
+    return Fit(
+        model,
+        strategy,
+        settings,
+        data,
+        config["init"],
+        history,
+        outcome["stopped"],
+        outcome["seconds"],
+        os.path.abspath(source),
+    )
 
 
 def check_entries(config: dict[str, Any]) -> None:
     """Refuse an entry that no fit has in its configuration."""
-    of_run = [field.name for field in fields(Settings) if field.name not in OF_DATA]
     for entry in config:
-        require.one_of(f"entry of {CONFIG}", entry, (*_OF_RECIPE, *of_run))
+        require.one_of(f"entry of {CONFIG}", entry, (*_BESIDE, *Settings.options()))
 
 
 def _refuse_invalid(config: dict[str, Any], outcome: dict[str, Any]) -> None:
     """Entries that no run has, and values that would not be missed before they are used."""
-    check_entries(config)
     for entry in outcome:
         require.one_of(f"entry of {OUTCOME}", entry, _OF_OUTCOME)
-    require.count("num_particles", config["num_particles"])
-    require.count("seed", config["seed"], least=0)
-    require.one_of("precision", config["precision"], PRECISIONS)
     require.one_of("reason in stopped", outcome["stopped"], ("epochs", "steps", "seconds", "patience"))
     require.positive("seconds", outcome["seconds"], zero=True)
     for name, value in (("data", outcome["data"]), ("treatment", outcome["treatment"]), ("data", config["data"] or "")):

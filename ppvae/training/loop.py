@@ -17,22 +17,19 @@ from torch import Tensor, nn
 from ppvae.data.dataset import Data
 from ppvae.errors import NonFiniteError
 from ppvae.memory import keep_freed_pages
-from ppvae.pair.densities import Densities
-from ppvae.pair.local import Phi
 from ppvae.progress import Progress
-from ppvae.randomness import block_seed, seeded
 from ppvae.training.compiled import CompiledEstimate
 from ppvae.training.fitted import Fit
 from ppvae.training.interruptions import Interruptions
-from ppvae.training.nonfinite import nonfinite_names
+from ppvae.training.nonfinite import describe_nonfinite
 from ppvae.training.step import TrainingStep, set_up
-from ppvae.training.validation import STREAM_VALID, VALID_BLOCK, VALID_PARTICLES, VALID_ROWS
+from ppvae.training.validation import Validation
 from ppvae.variational.estimator import Estimator
 
 #: called as keep(training, interrupted) when a step is done
 AfterStep = Callable[["Training", bool], None]
 #: attributes of `Training` that say how far it got
-_POSITION = ("epoch", "steps", "order", "batches", "bounds", "best", "best_state", "stale", "stopped", "valid_rows")
+_POSITION = ("epoch", "steps", "order", "batches", "bounds", "best", "best_state", "stale", "stopped")
 
 
 class Training:
@@ -54,16 +51,17 @@ class Training:
             batch_size = min(self.settings.batch_size, len(data.train))
             estimator = self._estimator_now(self.settings.warmup)
             compiled = CompiledEstimate(estimator, self.model, self.settings.num_particles, batch_size)
-        step = TrainingStep(self.model, self.strategy, self._estimator_now(0), self.settings, compiled)
+        step = TrainingStep(self.model, self.strategy, self._estimator_now(0), self.settings, len(data.train), compiled)
         self.inner = step
         self.frozen: list[nn.Parameter] = []  # θ that stays as it is
         groups = self._groups()
         self.trained = [parameter for group in groups for parameter in group["params"]]
-        self.step, self.optimizer = set_up(fabric, step, groups)
+        self.step, self.optimizer = set_up(fabric, step, groups, self.settings)
+        self.schedule, self.rates = self.settings.of_schedule(), [group["lr"] for group in groups]
+        self.steps_per_epoch = math.ceil(len(data.train) / self.settings.batch_size)
+        self.num_steps = self.settings.num_steps(len(data.train))
         self.train = data.train.to(self.strategy.start)
-        valid = data.valid[:VALID_ROWS] if self.strategy.has_rows else data.valid
-        self.valid = valid.to(self.strategy.start)
-        self.valid_rows: Tensor | None = None
+        self.validation = Validation(result, data.valid)
         self.epoch, self.steps = 1, 0
         self.order: Tensor | None = None  # of this epoch's data, and how many batches of it are done
         self.batches = 0
@@ -82,9 +80,9 @@ class Training:
             pyro.validation_enabled(True),
             ExitStack() as unvalidated,
             Interruptions(self.keep is not None) as interrupted,
-            Progress(self.progress, settings.max_epochs, f"fit {settings.inference}") as bar,
+            Progress(self.progress, settings.epochs, f"fit {settings.inference}") as bar,
         ):
-            while self.stopped is None and self.epoch <= settings.max_epochs:
+            while self.stopped is None and self.epoch <= settings.epochs:
                 if self.order is None:
                     self.order = torch.randperm(len(self.train), device=self.train.device)
                 batches = self.order.split(settings.batch_size)
@@ -99,7 +97,7 @@ class Training:
                     self.stopped = self._spent()
                     if self.keep is not None:
                         self.keep(self, interrupted())
-                if self.stopped or self.epoch % settings.eval_every == 0 or self.epoch == settings.max_epochs:
+                if self.stopped or self.epoch % (settings.eval_every or 1) == 0 or self.epoch == settings.epochs:
                     result.seconds = self.seconds()
                     self._evaluate(self.epoch, sum(self.bounds) / len(self.bounds))
                     self.clock = time.perf_counter()
@@ -134,9 +132,9 @@ class Training:
     def _spent(self) -> str | None:
         """ "steps" or "seconds" when that budget is spent."""
         settings = self.settings
-        if settings.max_steps is not None and self.steps >= settings.max_steps:
+        if settings.steps is not None and self.steps >= settings.steps:
             return "steps"
-        if settings.max_seconds is not None and self.seconds() > settings.max_seconds:
+        if settings.seconds is not None and self.seconds() > settings.seconds:
             return "seconds"
         return None
 
@@ -149,6 +147,7 @@ class Training:
             "random_cuda": torch.cuda.get_rng_state(self.train.device) if self.train.is_cuda else None,
             "threads": torch.get_num_threads(),
             **{name: getattr(self, name) for name in _POSITION},
+            "valid_rows": self.validation.rows,
             "history": self.result.history,
             "seconds": self.seconds(),
         }
@@ -163,6 +162,8 @@ class Training:
         for name in _POSITION:
             value = state[name]
             setattr(self, name, value.to(self.train.device) if isinstance(value, Tensor) else value)
+        rows = state["valid_rows"]
+        self.validation.rows = None if rows is None else rows.to(self.train.device)
         self.result.history = state["history"]
         self.result.seconds = state["seconds"]
 
@@ -173,18 +174,26 @@ class Training:
         value = loss.item()
         if not math.isfinite(value):
             ((phi, densities),) = self.inner.last
-            raise NonFiniteError(f"the loss became {value} at step {self.steps}: {self._blame(phi, densities())}")
+            where = describe_nonfinite((self.model, self.strategy), phi, densities())
+            raise NonFiniteError(f"the loss became {value} at step {self.steps}: {where}")
         for parameter in self.trained:  # what zero_grad does, without its bookkeeping
             parameter.grad = None
         if loss.requires_grad:
             self.fabric.backward(loss)
+            multiplier = self.schedule.multiplier(self.steps, self.steps_per_epoch, self.num_steps)
+            for group, rate in zip(self.optimizer.param_groups, self.rates, strict=False):
+                group["lr"] = multiplier * rate
             self.optimizer.step()
         self.strategy.step_rows()
         self.steps += 1
         return -value if bound is None else bound.item()
 
     def _evaluate(self, epoch: int, train_bound: float) -> None:
-        value = self._valid_bound() if len(self.valid) else train_bound
+        value = train_bound
+        if len(self.validation.x):
+            self.step.eval()
+            value = self.validation.bound(self.steps)
+            self.step.train()
         self.result.history.append(
             {
                 "step": self.steps,
@@ -202,32 +211,6 @@ class Training:
             if self.settings.patience is not None:
                 self.best_state = {name: t.detach().clone() for name, t in self.step.state_dict().items()}
 
-    def _valid_bound(self) -> float:
-        """The bound of the validation data on fixed noise; rows of their own go on from where they were."""
-        self.step.eval()
-        seed = self.settings.seed
-        total = 0.0
-        # the mean of more draws is the same bound with less noise; of the others the number of draws is a part
-        particles = VALID_PARTICLES if self.settings.objective == "elbo" else self.settings.num_particles
-        with torch.no_grad(), pyro.validation_enabled(False):
-            posterior = self.strategy.infer(
-                self.valid, self.result.bound(self.valid), seed=block_seed(seed, STREAM_VALID), start=self.valid_rows
-            )
-            if self.strategy.has_rows:
-                self.valid_rows = self.strategy.layout.pack(posterior.phi, len(self.valid))
-            positions = torch.arange(len(self.valid), device=self.valid.device)
-            for block, index in enumerate(positions.split(VALID_BLOCK)):
-                with seeded(seed, STREAM_VALID, block, device=self.valid.device):
-                    part = posterior.select(index)
-                    x = self.valid[index]
-                    values, densities = self.estimator.estimate(self.model, part, x, particles)
-                total += values.sum().item()
-                if not math.isfinite(total):
-                    blame = self._blame(part.phi, densities)
-                    raise NonFiniteError(f"the validation bound became {total} at step {self.steps}: {blame}")
-        self.step.train()
-        return total / len(self.valid)
-
     def _groups(self) -> list[dict[str, Any]]:
         owned = self.model.guide_parameters()
         ids = {id(p) for p in owned}
@@ -244,18 +227,3 @@ class Training:
         if self.settings.lr == self.settings.lr_encoder:  # one fused step costs less than two
             groups = [{"params": [p for group in groups for p in group["params"]], "lr": self.settings.lr}]
         return [group for group in groups if group["params"]]
-
-    def _blame(self, phi: Phi, densities: Densities) -> str:
-        """Which sites, φ and parameters hold the first non-finite numbers."""
-        sites = {
-            **densities.site_log_prob,
-            **{f"q({name})": term for name, term in densities.site_log_q.items()},
-        }
-        found = {
-            "log-density of site": nonfinite_names(sites.items()),
-            "φ": nonfinite_names(phi.items()),
-            "parameter": nonfinite_names((*self.model.named_parameters(), *self.strategy.named_parameters())),
-        }
-        parts = [f"{kind} {', '.join(names[:4])}" for kind, names in found.items() if names]
-        where = "; ".join(parts) or "every density is finite, the penalty is not"
-        return f"not finite: {where} (lower the learning rates, or bound the scales of the model)"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from lightning_fabric import Fabric
 from lightning_fabric.loggers.logger import Logger
 
 from ppvae import require
 from ppvae.errors import PpvaeError
-from ppvae.training.settings import Precision
+from ppvae.randomness import block_seed, forked, reseed
+from ppvae.training.settings import Settings
 
 
 def checked_loggers(loggers: Logger | Sequence[Logger]) -> list[Logger]:
@@ -24,8 +27,18 @@ def checked_loggers(loggers: Logger | Sequence[Logger]) -> list[Logger]:
     return each
 
 
-def make_fabric(accelerator: str, precision: Precision, loggers: list[Logger]) -> Fabric:
+@contextmanager
+def machine(settings: Settings, loggers: Logger | Sequence[Logger]) -> Iterator[Fabric]:
+    """The device of a fit, its random numbers seeded; the caller's random state is kept.
+
+    Raises:
+        PpvaeError: an accelerator that is not there, or loggers that are not Lightning's.
+    """
+    each = checked_loggers(loggers)
     try:
-        return Fabric(accelerator=accelerator, devices=1, precision=precision, loggers=loggers)
+        fabric = Fabric(accelerator=settings.accelerator, devices=1, precision=settings.precision, loggers=each)
     except Exception as error:
-        raise PpvaeError(f"accelerator {accelerator!r}: {str(error).splitlines()[0]}") from error
+        raise PpvaeError(f"accelerator {settings.accelerator!r}: {str(error).splitlines()[0]}") from error
+    with forked(fabric.device), torch.enable_grad():
+        reseed(block_seed(settings.seed), fabric.device)
+        yield fabric

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,14 +12,45 @@ from torch import Tensor
 from ppvae import require
 from ppvae.data.dataset import Data
 from ppvae.errors import PpvaeError
+from ppvae.pair.checks import check
 from ppvae.pair.densities import log_densities
+from ppvae.pair.guide_family import set_family
 from ppvae.pair.local import Phi
 from ppvae.pair.model import Model, overrides
 from ppvae.pair.posterior import Posterior
 from ppvae.randomness import seeded
 from ppvae.training.fitted import Fit
+from ppvae.training.settings import Settings
 from ppvae.variational.estimator import Estimator
-from ppvae.variational.strategy import Strategy
+from ppvae.variational.strategy import Strategy, strategy_class
+
+
+def prepared(model: Model | Fit, data: Data, settings: Settings) -> Fit:
+    """The fit before its first step: a copy of the pair, started at the data, with its strategy and all settings.
+
+    Raises:
+        PpvaeError: a pair that `check` refuses, or that the family, the strategy or the gradient does not go with.
+    """
+    origin, model = (model, model.model) if isinstance(model, Fit) else (None, model)
+    if origin is not None and settings.family is None:
+        settings = settings.replace(family=origin.settings.family, family_options=origin.settings.family_options)
+    estimator = Estimator(settings.objective, settings.gradient, settings.kl, settings.beta, settings.free_bits)
+    model = copy.deepcopy(model).to(data.train.device).train()  # another fit may have left it on an accelerator
+    x = start_model(model, data) if origin is None and settings.train_model else in_precision_of(model, data)
+    check(model, data.draw(x[:7]))
+    family = (settings.family, settings.family_options)
+    if origin is None or family != (origin.settings.family, origin.settings.family_options):
+        model.guide_family = None
+        set_family(model, x, *family)
+    strategy = strategy_class(settings.inference)(model, x, **settings.inference_options).to(x.dtype)
+    if settings.objective == "elbo" and settings.gradient is None and settings.kl is None:
+        estimator = default_gradient(estimator, model, strategy, data.draw(x[:2]))
+    estimator.suits(model, settings.num_particles)
+    if origin is not None and strategy.layout.entries.keys() == origin.strategy.layout.entries.keys():
+        strategy.warm_start(partial(posterior_of, origin, x, trained_on(origin, data)), origin.strategy, x)
+    settings = settings.replace(gradient=estimator.gradient, kl=estimator.kl)
+    init = None if origin is None else origin.directory or "a fit in Python"
+    return Fit(model, strategy, settings, data.facts, init)
 
 
 def in_precision_of(model: Model, data: Data) -> Tensor:
@@ -33,11 +66,11 @@ def posterior_of(origin: Fit, x: Tensor, trained: bool, at: Tensor) -> Phi:
 
 def trained_on(origin: Fit, data: Data) -> bool:
     """Whether a fit was trained on the data, as far as their names tell."""
-    was = origin.settings
-    one, other = (
-        {key: value for key, value in (s or {}).items() if value is not None} for s in (was.source, data.source)
+    was, now = (
+        replace(facts, source={key: value for key, value in (facts.source or {}).items() if value is not None})
+        for facts in (origin.data, data.facts)
     )
-    return (was.data, was.treatment, was.num_data, one) == (data.name, data.treatment, len(data.train), other)
+    return was == now
 
 
 def start_model(model: Model, data: Data) -> Tensor:

@@ -1,30 +1,94 @@
-"""A run directory that exists already."""
+"""The directory of a run: where training keeps what it has, and continues."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ppvae import require
 from ppvae.errors import PpvaeError
-from ppvae.runs.folder import CHECKPOINT, CONFIG, read_fit_config
+from ppvae.runs.files import as_folder, empty_directory
+from ppvae.runs.folder import CHECKPOINT, CONFIG, is_finished, read_config, write_config, write_outcome
+from ppvae.training.checkpoints import Checkpoints
 from ppvae.training.fitted import Fit
+from ppvae.training.loading import load
+from ppvae.training.loop import Training
+from ppvae.training.settings import from_earlier
+
+
+def run_place(run_dir: str | os.PathLike[str] | None, resume: bool) -> Path | None:
+    """The directory of a run: an empty or a new one, or where it may continue the one that is there.
+
+    Raises:
+        PpvaeError: it holds something else.
+    """
+    require.flag("resume", resume)
+    if run_dir is None:
+        if resume:
+            raise PpvaeError("resume needs run_dir: the folder of the run to continue")
+        return None
+    return (existing_run(as_folder(run_dir)) if resume else None) or empty_directory(run_dir)
 
 
 def existing_run(run: Path) -> Path | None:
-    """The directory, if a run has begun there, or was cut off before it could."""
+    """The directory, if a run was started there, or was cut off before it could."""
     if (run / CONFIG).is_file():
         return run
     found = [part.name for part in run.iterdir()] if run.is_dir() else []
     return run if found and all(name == CHECKPOINT or name.endswith(".partial") for name in found) else None
 
 
-def refuse_other_settings(run: Path, result: Fit) -> None:
-    """Refuse to go on with a run of other settings."""
-    before, now = read_fit_config(run), result.config()
-    for name in (*now, *before):
-        one, other = before.get(name), now.get(name)
-        if one != other:
-            raise PpvaeError(
-                f"{run} holds a run with {name} {require.show(one)}, not {require.show(other)}: go on with the same "
-                "arguments, or choose another run directory"
-            )
+class RunFolder:
+    """A run in its directory, which is new or holds the same run.
+
+    Args:
+        place: of the run.
+        untrained: the fit before its first step.
+        seconds: between two checkpoints.
+
+    Raises:
+        PpvaeError: the directory holds a run of other settings, or a setting cannot be saved.
+    """
+
+    def __init__(self, place: Path, untrained: Fit, seconds: float) -> None:
+        self.place, self.untrained = place, untrained
+        self.checkpoints = Checkpoints(place, seconds)
+        self.config = untrained.config()  # what cannot be saved is refused now rather than after the training
+        self.started = (place / CONFIG).is_file()
+        if self.started:
+            self._refuse_other_settings()
+
+    @property
+    def finished(self) -> Fit | None:
+        """The trained fit, where there is one already."""
+        if not (self.started and is_finished(self.place)):
+            return None
+        encoder = self.untrained.settings.inference_options.get("encoder")
+        return load(self.place, model=self.untrained.model, encoder=encoder)
+
+    def train(self, training: Training) -> Fit:
+        """Run the loop from its start or its last checkpoint, and write what it leaves."""
+        if self.started:
+            self.checkpoints.restore(training)
+        else:
+            self.checkpoints.write(training)
+            write_config(self.place, "fit", self.config)  # last: a folder without it is not a run yet
+        try:
+            result = training.run()
+        except Exception:
+            self.checkpoints.discard()
+            raise
+        write_outcome(self.place, result.history, result.weights(), result.outcome())
+        self.checkpoints.remove()
+        result.directory = os.path.abspath(self.place)
+        return result
+
+    def _refuse_other_settings(self) -> None:
+        before, now = from_earlier(read_config(self.place)), self.config
+        for name in (*now, *before):
+            one, other = before.get(name), now.get(name)
+            if one != other:
+                raise PpvaeError(
+                    f"{self.place} holds a run with {name} {require.show(one)}, not {require.show(other)}: continue "
+                    "with the same arguments, or choose another run directory"
+                )

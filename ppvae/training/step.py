@@ -32,11 +32,12 @@ class TrainingStep(nn.Module):
         strategy: Strategy,
         estimator: Estimator,
         settings: Settings,
+        num_data: int,
         compiled: CompiledEstimate | None,
     ) -> None:
         super().__init__()
         self.model, self.strategy, self.estimator, self.compiled = model, strategy, estimator, compiled
-        self.num_particles, self.num_data = settings.num_particles, settings.num_data
+        self.num_particles, self.num_data = settings.num_particles, num_data
         self.penalised = overrides(model, "log_penalty")
         # of the last batch, φ and what gives the densities: a list, as setting a module's attribute is slow
         self.last: list[tuple[Phi, Callable[[], Densities]]] = []
@@ -62,7 +63,8 @@ class TrainingStep(nn.Module):
             return self.estimator.estimate(self.model, Posterior(self.model, phi), x, self.num_particles)[1]
 
 
-def set_up(fabric: Fabric, step: TrainingStep, groups: list[dict[str, Any]]) -> tuple[Any, Any]:
+def set_up(fabric: Fabric, step: TrainingStep, groups: list[dict[str, Any]], settings: Settings) -> tuple[Any, Any]:
+    """The step and its optimiser, wrapped by Fabric."""
     if not groups:
         if not step.strategy.has_rows:
             kept = next(step.model.parameters(), None) is not None
@@ -70,4 +72,4 @@ def set_up(fabric: Fabric, step: TrainingStep, groups: list[dict[str, Any]]) -> 
             raise PpvaeError(f"{type(step.model).__name__} has no parameter to train{why}")
         # rows step by themselves: the optimiser has nothing to do
         groups = [{"params": [nn.Parameter(torch.zeros(()))], "lr": 1.0}]
-    return fabric.setup(step, torch.optim.Adam(groups, fused=True))
+    return fabric.setup(step, settings.of_optimizer().make(groups))

@@ -30,7 +30,7 @@ def test_ais_step(
     steps = 10 if rounds > 1 else 1
     x = torch.bernoulli(torch.rand(DATA, 784, generator=torch.Generator().manual_seed(0)))
     model = ppvae.create("vae", x_dim=784, latent_dim=50, hidden=(200, 200))
-    fit = ppvae.fit(model, ppvae.Data("bits", x, x, x, "bernoulli", "static"), max_steps=1, progress=False)
+    fit = ppvae.fit(model, ppvae.Data("bits", x, x, x, "bernoulli", "static"), steps=1, progress=False)
     asked = Problem(fit, x, None, 0, CHAINS)
     (_, block), *_ = asked.blocks()
     u = torch.randn(CHAINS, DATA, 50)

@@ -53,7 +53,7 @@ def trained(request: pytest.FixtureRequest) -> tuple[ppvae.Fit, Tensor]:
     torch.manual_seed(0)
     model = ppvae.create("vae", x_dim=784, latent_dim=LATENT, hidden=(HIDDEN, HIDDEN))
     epochs = 15 if whole else 1
-    fit = ppvae.fit(model, data, batch_size=BATCH, max_epochs=epochs, eval_every=epochs, patience=None, progress=False)
+    fit = ppvae.fit(model, data, batch_size=BATCH, epochs=epochs, eval_every=epochs, patience=None, progress=False)
     return fit, data.test[: NUM_DATA if whole else 3]
 
 
@@ -82,7 +82,7 @@ def test_auto_beside_annealing(rounds: int, trained: tuple[ppvae.Fit, Tensor]) -
 def test_every_estimator(rounds: int, trained: tuple[ppvae.Fit, Tensor]) -> None:
     whole = rounds > 1
     fit, x = trained
-    epochs = fit.settings.max_epochs
+    epochs = fit.settings.epochs
 
     def race(draws: int, method: str, options: dict[str, Any]) -> tuple[xr.Dataset, float]:
         return timed(fit, x, draws, method, options)

@@ -23,7 +23,7 @@ SHAPE = {"x_dim": 784, "latent_dim": 20, "hidden": (400,)}
 
 def pair(x: Tensor) -> ppvae.Fit:
     data = ppvae.Data("bits", x, x[:1], x[:1], "bernoulli", "static")
-    return ppvae.fit(ppvae.create("vae", **SHAPE), data, max_steps=200, progress=False)
+    return ppvae.fit(ppvae.create("vae", **SHAPE), data, steps=200, progress=False)
 
 
 def bits(count: int) -> Tensor:

@@ -23,7 +23,7 @@ def test_importance_sampling(
     samples = 5000 if rounds > 1 else 2 * PARTICLE_BLOCK
     x = torch.bernoulli(torch.rand(DATA_BLOCK, 784, generator=torch.Generator().manual_seed(0)))
     model = ppvae.create("vae", x_dim=784, latent_dim=20, hidden=(400,))
-    fit = ppvae.fit(model, ppvae.Data("bits", x, x, x, "bernoulli", "static"), max_steps=1, progress=False)
+    fit = ppvae.fit(model, ppvae.Data("bits", x, x, x, "bernoulli", "static"), steps=1, progress=False)
     up, out = torch.randn(20, 400), torch.randn(400, 784)
 
     def products() -> None:

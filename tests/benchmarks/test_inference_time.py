@@ -24,7 +24,7 @@ def fitted(x_dim: int, inference: str, steps: int, **options: object) -> ppvae.F
     model = ppvae.create("vae", x_dim=x_dim, latent_dim=20, hidden=(200,))
     data = ppvae.Data("bits", x, x[:10], x[:10], "bernoulli", "static")
     return ppvae.fit(
-        model, data, inference, inference_options=options, batch_size=100, max_epochs=10**6, max_steps=steps,
+        model, data, inference, inference_options=options, batch_size=100, epochs=10**6, steps=steps,
         eval_every=10**6, patience=None, progress=False,
     )  # fmt: skip
 

@@ -61,7 +61,7 @@ def fit_epoch(data: ppvae.Data, compile: bool = False) -> float:
     """Seconds of the same through `ppvae.fit`: the second epoch."""
     model = ppvae.create("vae", x_dim=784, latent_dim=LATENT, hidden=(HIDDEN, HIDDEN))
     first, second = ppvae.fit(
-        model, data, batch_size=BATCH, max_epochs=2, eval_every=1, patience=None, progress=False, compile=compile
+        model, data, batch_size=BATCH, epochs=2, eval_every=1, patience=None, progress=False, compile=compile
     ).history
     return second["seconds"] - first["seconds"]
 

@@ -98,7 +98,7 @@ def fit_steps(bits: ppvae.Data, batch: int, steps: int, compile: bool = False) -
     epochs = max(1, -(-steps * batch // N))
     fit = ppvae.fit(
         ppvae.create("vae", x_dim=784, latent_dim=20, hidden=(400,)), bits, batch_size=batch, compile=compile,
-        max_epochs=2 * epochs, eval_every=epochs, patience=None, progress=False,
+        epochs=2 * epochs, eval_every=epochs, patience=None, progress=False,
     )  # fmt: skip
     first, last = fit.history
     return (last["seconds"] - first["seconds"]) / (last["step"] - first["step"])
@@ -136,7 +136,7 @@ def per_datapoint_steps(data: ppvae.Data, steps: int) -> float:
     """Seconds a step on 20 rows."""
     model = ppvae.create("vae", x_dim=4, latent_dim=20, hidden=(400,), likelihood="gaussian")
     fit = ppvae.fit(
-        model, data, "per-datapoint", batch_size=20, max_epochs=10**6, max_steps=steps, eval_every=10**6,
+        model, data, "per-datapoint", batch_size=20, epochs=10**6, steps=steps, eval_every=10**6,
         patience=None, progress=False,
     )  # fmt: skip
     return fit.seconds / steps

@@ -1,1 +1,1 @@
-"""The commands, one file each."""
+"""What does each command do? One file per command."""

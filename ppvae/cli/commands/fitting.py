@@ -2,126 +2,134 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ppvae import require
-from ppvae.catalogue import COMMANDS
-from ppvae.cli.printing import Treatment, column_of, name_of_run
+from ppvae.catalogue import MODELS, register
+from ppvae.cli.command import Command
+from ppvae.cli.printing import name_of_run
+from ppvae.data.options import DataOptions
 from ppvae.errors import PpvaeError
+from ppvae.options import check_names, option
+from ppvae.training.settings import Settings, from_earlier
 
 
-@COMMANDS.register("fit", order=3)
-def fit_command(
-    name: str | None = None,
-    data: str | None = None,
-    run_dir: str | None = None,
-    resume: str | None = None,
-    init: str | None = None,
-    model: dict[str, Any] | None = None,
-    treatment: Treatment | None = None,
-    root: str | None = None,
-    num_train: int | None = None,
-    labels: str | None = None,
-    data_seed: int = 0,
-    **options: Any,
-) -> None:
-    """Train one model under one inference strategy, and keep the run.
+@register("fit", order=3, subject="name", model=True)
+class FitCommand(Command, DataOptions, Settings):
+    """Train one model under one inference strategy, and keep the run."""
 
-    Args:
-        name: a model of the zoo, or path/to/file.py:ClassName.
-        data: a named data set, or a .npy, .npz or .csv file (default: digits, or with --init that fit's own).
-        run_dir: a new folder for the run (default: runs/fit-DATE-TIME).
-        resume: folder of a run to go on with where it stopped; takes no other option.
-        init: folder of a fit to go on from, under the same or another inference, in place of a name.
-        model: options of the model, such as --model.latent_dim 30; `ppvae fit NAME --help` lists them.
-        treatment: how values become observations; log p differs by nats between treatments.
-        root: folder of downloaded data (default: $PPVAE_DATA, else ~/.cache/ppvae).
-        num_train: only the first so many training data.
-        labels: column of a .csv, by name or number, that is no part of x.
-        data_seed: of the static binarisation and of generated data.
-    """
-    from ppvae.runs.files import empty_directory, new_run_path
+    elsewhere = ". Options of a model are --model.NAME"
+
+    name: str | None = option(None, "a model of the zoo (`ppvae list` has them), or path/to/file.py:ClassName")
+    model: dict[str, Any] = option(
+        {}, "options of the model, such as --model.latent_dim 30; `ppvae fit NAME --help` lists them"
+    )
+    data: str | Any | None = option(
+        None, "a named data set, or a .npy, .npz or .csv file; where None, digits, or with --init the data of that fit"
+    )
+    init: str | None = option(
+        None, "folder of a fit to continue from, under the same or another inference, in place of a name"
+    )
+    run_dir: str | None = option(None, "a new folder for the run; where None, runs/fit-DATE-TIME")
+    resume: str | None = option(None, "folder of a run to continue where it stopped; takes no other option")
+    checkpoint_seconds: float = option(60.0, "between two checkpoints; Ctrl-C makes one at once", at_least=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.name is not None and ":" not in self.name:
+            require.one_of("model", self.name, MODELS, ", or path/to/file.py:ClassName")
+            check_names(self.name, MODELS.options(self.name) or self.model, self.model)
+
+    @classmethod
+    def read_config(cls, config: dict[str, Any]) -> dict[str, Any]:
+        return from_earlier(config)
+
+    @classmethod
+    def of_words(cls, given: Mapping[str, Any]) -> Self:
+        if (init := given.get("init")) is not None:
+            given = {**_of_origin(init, given), **given}
+        return cls.of(given)
+
+    def run(self) -> None:
+        from ppvae.runs.files import empty_directory, new_run_path
+
+        if self.resume is not None:
+            _resumed(self.resume)._train(Path(self.resume), resume=True)
+            return
+        name, model = self.name, self.model
+        if self.init is not None:
+            from ppvae.runs.folder import read_config
+
+            own = read_config(Path(self.init))
+            if (name, model) == (own.get("name"), own.get("model")):
+                name, model = None, {}  # as the configuration of a run with --init has them
+        if (name is None) == (self.init is None):
+            raise PpvaeError("ppvae fit needs a name (ppvae list has them), or --init and no name")
+        if self.init is not None and model:
+            raise PpvaeError(f"the options of the model are those of {self.init}: remove --model")
+        # refused now, not after the training
+        place = new_run_path("fit") if self.run_dir is None else empty_directory(self.run_dir)
+        self._train(place, resume=False)
+
+    def _train(self, place: Path, resume: bool) -> None:
+        from ppvae.cli.model_options import checked
+        from ppvae.pair.zoo import build_for
+        from ppvae.training.fitting import fit
+        from ppvae.training.loading import load
+
+        data = DataOptions.of(_part(self, DataOptions) | {"data": self.data or "digits"}).load()
+        settings = Settings.of(_part(self, Settings))
+        if self.init is None:
+            assert self.name is not None
+            name = self.name
+            pair = build_for(name, data, checked([name], self.model), seed=settings.seed)
+        else:
+            name, pair = name_of_run(Path(self.init)), load(self.init)
+        fitted = fit(
+            pair, data, settings=settings, run_dir=place, resume=resume, checkpoint_seconds=self.checkpoint_seconds
+        )
+        last = fitted.history[-1]
+        print(
+            f"{name} under {fitted.settings.inference} on {data.name} ({data.treatment}): {last['step']:.0f} steps in "
+            f"{fitted.seconds:.1f} s, stopped by {fitted.stopped}; best validation bound "
+            f"{max(entry['valid_bound'] for entry in fitted.history):.2f} nats/datum"
+        )
+        print(f"saved to {place}; next: ppvae evaluate {place}")
+
+
+def _part(command: FitCommand, kind: type[DataOptions | Settings]) -> dict[str, Any]:
+    return {name: getattr(command, name) for name in kind.options()}
+
+
+def _of_origin(init: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The data of the fit that another one starts from, where no data were given."""
+    from ppvae.runs.folder import read_config
+
+    own = read_config(Path(init))
+    if given.get("data") is not None:
+        return {}
+    if own.get("data") is None:
+        raise PpvaeError(f"{init} was fitted to data made in Python: name data with --data")
+    return {name: own[name] for name in DataOptions.options() if own.get(name) is not None}
+
+
+def _resumed(run: str) -> FitCommand:
+    """The command that a run was started by."""
     from ppvae.runs.folder import is_finished, read_config
     from ppvae.training.loading import check_entries
 
-    if resume is None:
-        own = {} if init is None else read_config(Path(init))
-        if init is not None and (name, model) == (own.get("name"), own.get("model")):
-            name = model = None  # as the configuration of a run with --init has them
-        if (name is None) == (init is None):
-            raise PpvaeError("ppvae fit needs a name (ppvae list has them), or --init and no name")
-        if init is not None and model:
-            raise PpvaeError(f"the options of the model are those of {init}: leave out --model")
-        where = (
-            new_run_path("fit") if run_dir is None else empty_directory(run_dir)
-        )  # refused now, not after the training
-        if data is None and init is not None:
-            if own.get("data") is None:
-                raise PpvaeError(f"{init} was fitted to data made in Python: name data with --data")
-            of_data = {key: own[key] for key in ("data", "treatment", "root", "num_train", "labels") if key in own}
-            given = {"treatment": treatment, "root": root, "num_train": num_train, "labels": labels}
-            of_data |= {key: value for key, value in given.items() if value is not None}
-            _fit(where, False, name, model=model, init=init, data_seed=own.get("data_seed", 0), **of_data, **options)
-            return
-        data = "digits" if data is None else data
-        _fit(where, False, name, data, model, init, treatment, root, num_train, labels, data_seed, **options)
-        return
-    where = Path(resume)
-    config = read_config(where)
+    config = read_config(Path(run))
     if "name" not in config:
-        raise PpvaeError(f"{where} is no run of ppvae fit: a comparison goes on with ppvae compare --resume {where}")
-    if is_finished(where):
-        raise PpvaeError(f"{where} is finished: ppvae evaluate {where} judges it")
+        raise PpvaeError(f"{run} is not a run of ppvae fit: a comparison continues with ppvae compare --resume {run}")
+    if is_finished(Path(run)):
+        raise PpvaeError(f"{run} is finished: ppvae evaluate {run} judges it")
+    config = from_earlier(config)
     check_entries(config)
     if config["name"] is None or config.get("data") is None or config.pop("own_encoder", False):
         raise PpvaeError(
-            f"{where} began with a class, data or an encoder made in Python: go on there with "
+            f"{run} started with a class, data or an encoder made in Python: continue there with "
             "ppvae.fit(..., run_dir=, resume=True)"
         )
-    _fit(where, True, **config)
-
-
-def _fit(
-    where: Path,
-    resume: bool,
-    name: str | None,
-    data: str,
-    model: dict[str, Any] | None,
-    init: str | None = None,
-    treatment: str | None = None,
-    root: str | None = None,
-    num_train: int | None = None,
-    labels: str | None = None,
-    data_seed: int = 0,
-    **options: Any,
-) -> None:
-    import torch
-
-    from ppvae.data.loading import load_data
-    from ppvae.pair.zoo import build, model_class, options_from_data
-    from ppvae.randomness import seeded
-    from ppvae.training.fitting import fit
-    from ppvae.training.loading import load
-
-    seed = require.count("seed", options.get("seed", 0), least=0)
-    require.count("data_seed", data_seed, least=0)
-    loaded = load_data(
-        data, treatment=treatment, root=root, seed=data_seed, num_train=num_train, labels=column_of(labels)
-    )
-    if init is not None:
-        pair = load(init)
-        name = name_of_run(Path(init))
-    else:
-        assert name is not None
-        kind = model_class(name)
-        with seeded(seed, device=torch.device("cpu")):
-            pair = build(name, kind, options_from_data(kind, loaded, model or {}))
-    fitted = fit(pair, loaded, run_dir=where, resume=resume, **options)
-    last = fitted.history[-1]
-    print(
-        f"{name} under {fitted.settings.inference} on {loaded.name} ({loaded.treatment}): {last['step']:.0f} steps in "
-        f"{fitted.seconds:.1f} s, stopped by {fitted.stopped}; best validation bound "
-        f"{max(entry['valid_bound'] for entry in fitted.history):.2f} nats/datum"
-    )
-    print(f"saved to {where}; next: ppvae evaluate {where}")
+    return FitCommand.of(config)

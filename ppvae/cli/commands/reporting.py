@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
-from ppvae.catalogue import COMMANDS
+from ppvae.catalogue import register
+from ppvae.cli.command import Command
+from ppvae.options import option
 
 
-@COMMANDS.register("report", order=6)
-def report_command(run: str) -> None:
-    """Write report.html of a run: what was run, the table, the pictures, and what they say.
+@register("report", order=6, subject="run", required=True)
+class ReportCommand(Command):
+    """Write report.html of a run: what was run, the table, the pictures, and what they say."""
 
-    Args:
-        run: folder of a comparison, or of a fit that has been evaluated.
-    """
-    from ppvae.report.write import write_report
+    words: ClassVar = {"run": "folder"}
 
-    print(write_report(Path(run)))
+    folder: str | None = option(None, "folder of a comparison, or of a fit that has been evaluated")
+
+    def run(self) -> None:
+        from ppvae.report.write import write_report
+
+        assert self.folder is not None
+        print(write_report(Path(self.folder)))

@@ -6,20 +6,23 @@ import keyword
 import re
 from pathlib import Path
 
-from ppvae.catalogue import COMMANDS
+from ppvae.catalogue import register
+from ppvae.cli.command import Command
 from ppvae.errors import PpvaeError
+from ppvae.options import option
 from ppvae.runs.files import free_file, write_text
 
 
-@COMMANDS.register("new", order=8)
-def new_command(file: str) -> None:
-    """Write a short commented model of your own that already runs.
+@register("new", order=8, subject="file", required=True)
+class NewCommand(Command):
+    """Write a short commented model of your own that already runs."""
 
-    Args:
-        file: a new file, such as my_model.py.
-    """
-    path = write_model(Path(file))
-    print(f"{path}; next: ppvae compare {path}:{class_name(path)} --data digits")
+    file: str | None = option(None, "a new file, such as my_model.py")
+
+    def run(self) -> None:
+        assert self.file is not None
+        path = write_model(Path(self.file))
+        print(f"{path}; next: ppvae compare {path}:{class_name(path)} --data digits")
 
 
 _TEXT = '''"""A model of my own. Try it: ppvae compare {file}:{name} --data digits"""
@@ -48,7 +51,7 @@ class {name}(ppvae.Model):
         )
 
     def model(self, x):
-        """The generative story of x [B, x_dim]; latents are [S, B, ...], S particles."""
+        """The generative process of x [B, x_dim]; latents are [S, B, ...], S particles."""
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", Normal(x.new_zeros(self.latent_dim), 1.0).to_event(1))
             # real-valued data: Normal(self.decoder(z), 1.0).to_event(1)
@@ -69,7 +72,7 @@ def write_model(path: Path) -> Path:
     """Write the model into a new .py file.
 
     Raises:
-        PpvaeError: the file exists, is no .py, or its name makes no class name.
+        PpvaeError: the file exists, is not a .py, or its name makes no class name.
     """
     free_file(path, ".py")
     name = class_name(path)

@@ -1,1 +1,1 @@
-"""Named data sets, one file each."""
+"""Which data sets go by a name? One file per source."""

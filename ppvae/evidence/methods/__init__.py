@@ -1,1 +1,1 @@
-"""Methods of estimating log p(x), one file each."""
+"""How is log p(x) estimated? One file per method."""

@@ -55,7 +55,7 @@ class Laplace(Proposal):
 
     Attributes:
         converged: [N], whether the mode was found and its curvature is usable.
-        gaussian: of every datum, not widened; the prior's mean and scale where none was asked for.
+        gaussian: of every datum, not widened; the prior's mean and scale where none was wanted.
     """
 
     converged: Tensor
@@ -71,7 +71,12 @@ class Laplace(Proposal):
         }
         self.gaussian = Gaussian(FullCovariance(self.target.sites), phi)
 
-    def with_tails(self, x: Tensor) -> Laplace:
+    @property
+    def start_guide(self) -> Gaussian:
+        """The Gaussian itself."""
+        return self.gaussian
+
+    def with_student_tails(self, x: Tensor) -> Laplace:
         heavier = copy.copy(self)  # with the modes found so far
         heavier.widen, heavier.tails = 1.0, tails_of(self.target.size)
         return heavier

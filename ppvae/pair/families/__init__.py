@@ -1,1 +1,1 @@
-"""What q(z | φ) may look like, one file a family."""
+"""What may q(z | φ) look like? One file per family."""

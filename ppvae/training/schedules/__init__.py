@@ -1,1 +1,1 @@
-"""How does a learning rate change in the course of training?"""
+"""How does a learning rate change in training? One file per schedule."""
