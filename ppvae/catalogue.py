@@ -87,6 +87,18 @@ class Catalogue:
 
         return decorate
 
+    def forget(self, name: str) -> None:
+        """Take back a registration from outside the folder.
+
+        Raises:
+            PpvaeError: the name is not known, or it is that of an entry in the folder.
+        """
+        known = self._known(name)
+        if name not in self._elsewhere:
+            raise PpvaeError(f"{self.kind} {name!r} is an entry of {known.module}: remove it from there")
+        del self._elsewhere[name]
+        self._entries.pop(name, None)
+
     def names(self) -> list[str]:
         """All names, by the fact `order` where entries have one, else by the alphabet."""
         index = self._index
@@ -136,8 +148,8 @@ class Catalogue:
         return "\n".join(lines)
 
     def _known(self, name: str) -> Indexed:
-        index = self._index
-        return index[require.one_of(self.kind, name, self.names())]
+        known = self._elsewhere.get(name) or self._folder.get(name) if isinstance(name, str) else None
+        return known or self._index[require.one_of(self.kind, name, self.names())]
 
     def _first_line(self, entry: Any) -> str:
         module = sys.modules.get(entry.__module__) if self.summary_of == "module" else None
@@ -180,22 +192,24 @@ STRATEGIES = Catalogue("inference", "ppvae.inference", "inference", "module")
 FAMILIES = Catalogue("family", "ppvae.pair.families", "families")
 OBJECTIVES = Catalogue("objective", "ppvae.variational.objectives", "objectives")
 GRADIENTS = Catalogue("gradient", "ppvae.variational.gradients", "gradients")
+LIKELIHOODS = Catalogue("likelihood", "ppvae.nn.likelihoods", "likelihoods")
 METHODS = Catalogue("method", "ppvae.evidence.methods", "methods")
 SOURCES = Catalogue("data", "ppvae.data.sources", "data")
 SCHEDULES = Catalogue("schedule", "ppvae.training.schedules", "schedules")
 COMMANDS = Catalogue("command", "ppvae.cli.commands", "commands")
 
-CATALOGUES = {
-    catalogue.plural: catalogue
-    for catalogue in (MODELS, STRATEGIES, FAMILIES, OBJECTIVES, GRADIENTS, METHODS, SOURCES, SCHEDULES, COMMANDS)
-}
+_ALL = (
+    MODELS, LIKELIHOODS, STRATEGIES, FAMILIES, OBJECTIVES, GRADIENTS, METHODS, SOURCES, SCHEDULES, COMMANDS,
+)  # fmt: skip
+CATALOGUES = {catalogue.plural: catalogue for catalogue in _ALL}
 
 
 def available(kind: str) -> list[str]:
     """The names of one catalogue.
 
     Args:
-        kind: "models", "inference", "families", "methods" or "data".
+        kind: "models", "likelihoods", "inference", "families", "objectives", "gradients", "methods", "data",
+            "schedules" or "commands".
 
     Raises:
         PpvaeError: there is no such catalogue.
@@ -204,7 +218,7 @@ def available(kind: str) -> list[str]:
 
 
 def register(name: str, **facts: Any) -> Callable[[T], T]:
-    """Make a model, a strategy or a family known by a name; which of them it is, its base class says.
+    """Make a model, a strategy, a family, a likelihood, … known by a name; which of them it is, its base class says.
 
     Args:
         name: as `ppvae list` shows it.

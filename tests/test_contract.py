@@ -27,7 +27,8 @@ from ppvae.pair.model import overrides
 from ppvae.pair.zoo import model_class
 from ppvae.variational.bound import Bound
 from ppvae.variational.estimator import Estimator
-from ppvae.variational.objective import KL, elbo
+from ppvae.variational.objective_choice import KL
+from ppvae.variational.objectives.elbo import elbo
 from ppvae.variational.strategy import strategy_class
 
 #: a learning rate at which no weight moves

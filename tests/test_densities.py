@@ -16,7 +16,7 @@ from ppvae import Posterior, PpvaeError, log_densities
 from ppvae.models import DLGM, PPCA, VAE
 from ppvae.pair.densities import Densities
 from ppvae.pair.local import Phi
-from ppvae.variational.objective import elbo
+from ppvae.variational.objectives.elbo import elbo
 
 PAIRS: dict[str, Callable[[], ppvae.Model]] = {
     "vae": lambda: VAE(4, 2, hidden=(8,)),

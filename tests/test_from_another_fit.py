@@ -22,7 +22,7 @@ import ppvae
 from ppvae.cli import main as cli
 from ppvae.pair.local import Phi
 from ppvae.training.loop import Training
-from ppvae.variational.objective import elbo
+from ppvae.variational.objectives.elbo import elbo
 
 #: a learning rate at which no weight moves
 STILL = 1e-30

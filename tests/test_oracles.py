@@ -17,7 +17,7 @@ from ppvae import Local, Posterior, log_densities
 from ppvae.models import DLGM, GMM, PPCA, VAE
 from ppvae.pair.densities import Densities
 from ppvae.pair.local import Phi
-from ppvae.variational.objective import elbo
+from ppvae.variational.objectives.elbo import elbo
 
 Noise = Literal["isotropic", "diagonal"]
 both_noises = pytest.mark.parametrize("noise", ["isotropic", "diagonal"])  # pPCA, factor analysis

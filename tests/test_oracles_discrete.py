@@ -14,7 +14,7 @@ import ppvae
 from ppvae import Local, Posterior, log_densities
 from ppvae.pair.local import Phi
 from ppvae.pair.sites import Grad
-from ppvae.variational.objective import elbo
+from ppvae.variational.objectives.elbo import elbo
 
 B, K = 5, 3
 _generator = torch.Generator().manual_seed(37)

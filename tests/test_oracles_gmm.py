@@ -16,7 +16,7 @@ import ppvae
 from ppvae import Posterior, log_densities
 from ppvae.models import GMM
 from ppvae.pair.sites import Grad
-from ppvae.variational.objective import elbo
+from ppvae.variational.objectives.elbo import elbo
 
 Covariance = Literal["diagonal", "full"]
 Assignment = Literal["categorical", "summed"]

@@ -12,7 +12,7 @@ import ppvae
 from ppvae import Posterior, log_densities
 from ppvae.pair.densities import Densities
 from ppvae.pair.local import Phi
-from ppvae.variational.objective import elbo
+from ppvae.variational.objectives.elbo import elbo
 
 B, K = 5, 3
 _generator = torch.Generator().manual_seed(163)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ppvae.evidence import method
-from ppvae.variational.estimator import table
+from ppvae.variational.objective_choice import table
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 

@@ -27,7 +27,7 @@ from ppvae.evidence.proposal import Proposal
 from ppvae.evidence.widening import Widened, widened
 from ppvae.models import DLGM, PPCA, VAE
 from ppvae.pair.local import Phi
-from ppvae.variational.objective import elbo
+from ppvae.variational.objectives.elbo import elbo
 from ppvae.variational.refinement import refine
 
 D, K = 6, 3

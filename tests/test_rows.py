@@ -20,7 +20,7 @@ from ppvae.inference import PerDatapoint
 from ppvae.pair.guide_family import set_family
 from ppvae.variational.bound import Bound
 from ppvae.variational.estimator import Estimator
-from ppvae.variational.objective import elbo
+from ppvae.variational.objectives.elbo import elbo
 from ppvae.variational.rows import RowBound, RowFit, RowState, adam_step, fit_rows, row_gradient
 
 LR, TOLERANCE = 0.05, 0.01

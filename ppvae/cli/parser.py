@@ -101,7 +101,7 @@ def parse(words: list[str]) -> Command:
     if printing:
         print(yaml.safe_dump(kind.of(out).plain(), sort_keys=False, allow_unicode=True), end="")
         raise SystemExit(0)
-    if COMMANDS.facts(name).get("required") and out.get(kind.words.get(subject, subject)) is None:
+    if subject and COMMANDS.facts(name).get("required") and out.get(kind.words.get(subject, subject)) is None:
         raise PpvaeError(f"ppvae {name} needs a {subject}; see ppvae {name} --help")
     if out.get("resume") is not None and (extra := [key for key in out if key != "resume"]):
         raise PpvaeError(f"--resume takes all options from the run: remove --{extra[0]}")

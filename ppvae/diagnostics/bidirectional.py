@@ -17,7 +17,7 @@ from ppvae import require
 from ppvae.blocks import DATA_BLOCK, PARTICLE_BLOCK, Block
 from ppvae.evidence.annealing import Annealing, covers
 from ppvae.evidence.estimates import estimate
-from ppvae.evidence.method import Weighted, check_options_of, options_of
+from ppvae.evidence.method import Sampler, Weighted, check_options_of, options_of
 from ppvae.evidence.methods.ais import ais
 from ppvae.evidence.problem import Problem
 from ppvae.evidence.proposal import Proposal
@@ -121,12 +121,11 @@ def bdmc(
 
 
 @dataclass
-class _Backwards:
+class _Backwards(Sampler):
     """Reverse chains from true latents u [1, N, D]; the mean weight estimates 1/p(x)."""
 
     chains: Annealing
     truth: Tensor
-    converged: Tensor | None = None
 
     def weights(self, block: Block, particles: int, size: int) -> Iterator[Weighted]:
         start = self.truth[:, block.wanted].expand(particles, -1, -1)

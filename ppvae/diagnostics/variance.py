@@ -17,8 +17,8 @@ from ppvae.pair.faults import explained
 from ppvae.pair.pair import Pair, require_pair
 from ppvae.pair.posterior import Posterior
 from ppvae.randomness import block_seed, forked, reseed, stream
-from ppvae.variational.estimator import GRADIENTS, TOGETHER, UNBIASED, Estimator, Gradient
-from ppvae.variational.objective import OBJECTIVES, ObjectiveName
+from ppvae.variational.estimator import Estimator
+from ppvae.variational.objective_choice import gradients_of
 
 _STREAM = stream("diagnostics/variance")
 
@@ -26,8 +26,8 @@ _STREAM = stream("diagnostics/variance")
 def gradient_variance(
     pair: Pair,
     x: Tensor,
-    objective: ObjectiveName = "elbo",
-    gradients: Sequence[Gradient] | None = None,
+    objective: str = "elbo",
+    gradients: Sequence[str] | None = None,
     *,
     num_particles: int = 2,
     repeats: int = 100,
@@ -42,7 +42,7 @@ def gradient_variance(
     Args:
         fit: a trained pair; nothing of it changes.
         x: data [B, *event].
-        objective: "elbo", "iwae" or "rws".
+        objective: the name of an objective, such as "elbo" or "iwae".
         gradients: names of estimators; where None, all that go with the objective and the pair.
         num_particles: S of each estimate.
         repeats: estimates behind each variance.
@@ -58,7 +58,7 @@ def gradient_variance(
         PpvaeError: x or arguments out of range, an estimator that does not go with the objective or the pair.
     """
     require_pair(pair)
-    require.one_of("objective", objective, OBJECTIVES)
+    known = gradients_of(objective)
     require.count("num_particles", num_particles)
     require.count("repeats", repeats, least=2)
     require.count("seed", seed, least=0)
@@ -67,15 +67,14 @@ def gradient_variance(
     rows = layout.pack(pair.posterior(x, seed=seed).phi, len(x)).to(x).detach()
     theta: list[Tensor] = [p for p in pair.model.parameters() if p.requires_grad]
     found: dict[str, tuple[float, float, float, float]] = {}
-    for name in TOGETHER[objective] if gradients is None else gradients:
-        require.one_of("gradient", name, GRADIENTS)
+    for name in known if gradients is None else gradients:
         estimator = Estimator(objective, name)
         try:
             estimator.suits(pair.model, num_particles)
             with forked(x.device), pyro.validation_enabled(False), explained(type(pair.model).__name__):
                 found[name] = _measure(pair, estimator, x, rows, theta, num_particles, repeats, seed)
         except PpvaeError:
-            if gradients is not None:  # asked for by name
+            if gradients is not None:  # given by name
                 raise
     if not found:
         raise PpvaeError(f"no gradient estimator of {objective} goes with {type(pair.model).__name__}")
@@ -86,7 +85,7 @@ def gradient_variance(
             "variance_phi_se": ("gradient", list(phi_se), {"units": "nats²"}),
             "variance_theta": ("gradient", list(of_theta), {"units": "nats²"}),
             "seconds": ("gradient", list(seconds), {"units": "s"}),
-            "unbiased": ("gradient", [name in UNBIASED[objective] for name in found]),
+            "unbiased": ("gradient", [known[name] == "unbiased" for name in found]),
         },
         coords={"gradient": list(found)},
         attrs={"objective": objective, "num_particles": num_particles, "repeats": repeats, "seed": seed},

@@ -27,10 +27,10 @@ class CompiledEstimate:
     """
 
     def __init__(self, estimator: Estimator, model: Model, num_particles: int, batch_size: int) -> None:
-        if estimator.free_bits or estimator.gradient == "dreg":
-            what = "free_bits" if estimator.free_bits else "dreg"
-            why = "looks at the value of the KL" if estimator.free_bits else "weighs gradients on their way back"
-            raise PpvaeError(f"{what} {why}, which no record has: leave compile or {what} out")
+        for part in (estimator.goal, estimator.rule):
+            if part.unrecorded is not None:
+                what, why = part.unrecorded
+                raise PpvaeError(f"{what} {why}, which no record has: leave compile or {what} out")
         self.estimator, self.model, self.num_particles, self.batch_size = estimator, model, num_particles, batch_size
         self._fast: Callable[[Tensor, Phi], Tensor] | None = None
 

@@ -88,7 +88,7 @@ class Fit(Pair):
     def bound(self, x: Tensor) -> Bound:
         """The objective at data x, with draws enough to optimise φ of each datum by."""
         estimator, particles = self.estimator().plain(), self.settings.num_particles
-        if estimator.objective == "elbo":  # of the others the number of draws is a part
+        if estimator.goal.mean_over_draws:  # of other objectives the number of draws is a part
             particles = max(particles, INFER_PARTICLES)
         return Bound(self.model, x, estimator, particles)
 

@@ -22,6 +22,7 @@ from ppvae.randomness import seeded
 from ppvae.training.fitted import Fit
 from ppvae.training.settings import Settings
 from ppvae.variational.estimator import Estimator
+from ppvae.variational.objective_choice import has_kl_terms, without_score
 from ppvae.variational.strategy import Strategy, strategy_class
 
 
@@ -43,7 +44,7 @@ def prepared(model: Model | Fit, data: Data, settings: Settings) -> Fit:
         model.guide_family = None
         set_family(model, x, *family)
     strategy = strategy_class(settings.inference)(model, x, **settings.inference_options).to(x.dtype)
-    if settings.objective == "elbo" and settings.gradient is None and settings.kl is None:
+    if settings.gradient is None and settings.kl is None:
         estimator = default_gradient(estimator, model, strategy, data.draw(x[:2]))
     estimator.suits(model, settings.num_particles)
     if origin is not None and strategy.layout.entries.keys() == origin.strategy.layout.entries.keys():
@@ -87,9 +88,12 @@ def start_model(model: Model, data: Data) -> Tensor:
 
 
 def default_gradient(estimator: Estimator, model: Model, strategy: Strategy, x: Tensor) -> Estimator:
-    """Sticking the landing where KL terms are left to the draws: the score of log q is noise without a mean there."""
+    """A gradient without the score of log q where KL terms are left to the draws: there it is noise without a mean."""
+    quiet = without_score(estimator.objective) if has_kl_terms(estimator.objective) else None
+    if quiet is None:
+        return estimator
     with torch.no_grad(), seeded(0, device=x.device):
         phi = strategy.layout.unpack(strategy.start.repeat(len(x), 1))
         densities = log_densities(model, Posterior(model, phi), x)
     noisy = densities.reparameterized and not densities.closed_form
-    return replace(estimator, gradient="stl", kl="mc") if noisy else estimator
+    return replace(estimator, gradient=quiet, kl="mc") if noisy else estimator

@@ -41,8 +41,7 @@ class Validation:
         """The mean bound in nats/datum; raises NonFiniteError where it is NaN or infinite."""
         fit, settings = self.fit, self.fit.settings
         estimator, seed, total = fit.estimator(), settings.seed, 0.0
-        # the mean of more draws is the same bound with less noise; of the others the number of draws is a part
-        particles = VALID_PARTICLES if settings.objective == "elbo" else settings.num_particles
+        particles = VALID_PARTICLES if estimator.goal.mean_over_draws else settings.num_particles
         with torch.no_grad(), pyro.validation_enabled(False):
             posterior = fit.strategy.infer(
                 self.x, fit.bound(self.x), seed=block_seed(seed, _STREAM_VALID), start=self.rows

@@ -1,68 +1,66 @@
-"""What is maximised: functions of the densities, [R, B] → [B], in nats/datum."""
+"""What every objective is: a function of the densities, [R, B] → [B], in nats/datum."""
 
 from __future__ import annotations
 
-import math
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import ClassVar
 
-import torch
 from torch import Tensor
 
+from ppvae.catalogue import OBJECTIVES
 from ppvae.errors import PpvaeError
 from ppvae.pair.densities import Densities
-
-KL = Literal["analytic", "mc"]
-ObjectiveName = Literal["elbo", "iwae", "rws"]
-OBJECTIVES: tuple[ObjectiveName, ...] = get_args(ObjectiveName)
+from ppvae.variational.objective_choice import KL
 
 
-def elbo(densities: Densities, kl: KL = "mc", beta: float = 1.0, free_bits: float = 0.0) -> Tensor:
-    """The evidence lower bound L[q] = E_q[log p(x, z) − log q(z)] ≤ log p(x) per datum [B].
+@dataclass(frozen=True)
+class Objective:
+    """What is maximised. One file of `objectives/` each, which writes `value(densities)`.
 
-    Args:
-        densities: of any number of particles.
-        kl: "analytic" replaces log q − log p by KL(q ‖ p) site by site wherever that is exact and registered
-            (Kingma & Welling 2014, appendix B); "mc" keeps the draws, whose noise vanishes as q nears the truth
-            (Roeder et al. 2017).
-        beta: weight of the KL terms (Higgins et al. 2017, β-VAE); below 1 the result is no lower bound.
-        free_bits: nats of each site's KL, averaged over the batch, that cost nothing (Kingma et al. 2016): below
-            that its term is constant. For training; no lower bound per datum.
+    Its registration has `kl_terms=True` where the attributes below are in use, and may name `gradients`.
+
+    Attributes:
+        kl: "analytic" or "mc", the form of its KL terms.
+        beta: weight of its KL terms.
+        free_bits: nats of each site's KL that cost nothing.
+        mean_over_draws: whether it is the mean of a number for each draw, so that more draws give the same objective
+            with less noise; in others the number of draws is a part.
     """
-    if kl not in get_args(KL):
-        raise PpvaeError(f"kl must be 'analytic' or 'mc', got {kl!r}")
-    if kl == "mc" and beta == 1 and not free_bits:
-        return densities.mean(densities.log_ratio)
-    if not free_bits:
-        return densities.mean(densities.log_likelihood - beta * densities.kl(analytic=kl == "analytic"))
-    bound = densities.mean(densities.log_likelihood)
-    for term in densities.kl_sites(analytic=kl == "analytic").values():
-        term = densities.mean(term)
-        bound = bound - beta * (term if bool(term.mean() > free_bits) else torch.full_like(term, free_bits))
-    return bound
 
+    catalogue: ClassVar = OBJECTIVES
+    mean_over_draws: ClassVar[bool] = False
 
-def iwae(densities: Densities) -> Tensor:
-    """The importance-weighted bound log (1/S) Σ p(x, zₛ)/q(zₛ | x) ≤ log p(x) in expectation, per datum [B].
+    kl: KL = "mc"
+    beta: float = 1.0
+    free_bits: float = 0.0
 
-    Tightens as S grows, and is the ELBO at S = 1 (Burda, Grosse & Salakhutdinov 2016). Rows of an enumerated site
-    are weighed by q, so that the average over its values is exact.
-    """
-    return (densities.log_ratio + densities.log_weight).logsumexp(0)
+    @property
+    def unrecorded(self) -> tuple[str, str] | None:
+        """(option, reason) where a compiled record does not have all of it."""
+        return None
+
+    def value(self, densities: Densities) -> Tensor:
+        """The objective [B]."""
+        raise PpvaeError(f"{type(self).__name__} has no value(densities): write it")
+
+    def signal(self, densities: Densities, value: Tensor) -> Tensor:
+        """What each draw's score is multiplied by, without gradient: [B] or [S, B].
+
+        Args:
+            value: the objective at these densities.
+        """
+        return value.detach()
+
+    def surrogate(self, densities: Densities, value: Tensor, signal: Tensor) -> Tensor:
+        """[B], whose gradient at constant draws is the score-function estimate.
+
+        Args:
+            value: the objective at these densities.
+            signal: what each draw's score is multiplied by, [B] or [S, B].
+        """
+        return (signal * densities.log_q).sum(0) + value
 
 
 def normalised_weights(densities: Densities) -> Tensor:
     """w̄ = w / Σ w over rows [R, B], without gradient."""
     return (densities.log_ratio + densities.log_weight).detach().softmax(0)
-
-
-def log_mean_of_others(log_w: Tensor) -> Tensor:
-    """What log (1/S) Σ w would be if draw s weighed the geometric mean of the others: [S, B] → [S, B].
-
-    The leave-one-out baseline of VIMCO (Mnih & Rezende 2016).
-    """
-    size = len(log_w)
-    others = (log_w.sum(0, keepdim=True) - log_w) / (size - 1)
-    swapped = log_w.unsqueeze(0).expand(size, *log_w.shape).clone()
-    index = torch.arange(size, device=log_w.device)
-    swapped[index, index] = others
-    return swapped.logsumexp(1) - math.log(size)

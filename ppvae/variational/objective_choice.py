@@ -1,14 +1,19 @@
 """Which gradient estimator, and which form of the KL terms, go with an objective.
 
-The facts stand beside the code that makes them true. The registration of a gradient has `objectives`, the names that it
-goes with; `analytic_kl`, where it takes KL terms in closed form; `particles`, where it needs several draws. That of an
-objective has `kl_terms`, where it has any, and may have `gradients`, the names that go with it.
+The facts stand beside the code that makes them true. The registration of a gradient has `objectives`, which maps each
+name that it goes with to "unbiased" or "biased"; `analytic_kl`, where it takes KL terms in closed form; `drops_score`,
+where it leaves the score of log q out, whose mean is 0; `particles`, where it needs several draws. That of an objective
+has `kl_terms`, where it has any, and may have `gradients`, a mapping too, for gradients whose files do not name it.
 """
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 from ppvae import catalogue, require
 from ppvae.errors import PpvaeError
+
+KL = Literal["analytic", "mc"]
 
 
 def choose_gradient(
@@ -26,20 +31,26 @@ def choose_gradient(
     Raises:
         PpvaeError: a name unknown, or a combination that makes no sense.
     """
-    objectives, gradients = catalogue.OBJECTIVES, catalogue.GRADIENTS
-    has_kl = bool(objectives.facts(objective).get("kl_terms"))
+    gradients = catalogue.GRADIENTS
     allowed = gradients_of(objective)
     if not allowed:
-        raise PpvaeError(f"no gradient goes with objective {objective!r}: register it with gradients=[…]")
-    chosen = require.one_of("gradient", allowed[0] if gradient is None else gradient, gradients.names())
+        raise PpvaeError(
+            f'no gradient goes with objective {objective!r}: register it with gradients={{"reparam": "unbiased"}}'
+        )
+    chosen = require.one_of("gradient", next(iter(allowed)) if gradient is None else gradient, gradients)
     if chosen not in allowed:
         raise PpvaeError(
             f"gradient {chosen!r} does not go with objective {objective!r}, which takes {', '.join(allowed)}"
         )
+    if kl is not None:
+        require.one_of("kl", kl, get_args(KL))
+    has_kl = has_kl_terms(objective)
     integrable = has_kl and bool(gradients.facts(chosen).get("analytic_kl"))
     if kl == "analytic" and not integrable:
+        others = [name for name in gradients if gradients.facts(name).get("analytic_kl")]
         raise PpvaeError(
-            f"kl='analytic' goes with the ELBO's reparameterised gradient alone, not {objective} by {chosen}: remove kl"
+            f"kl='analytic' goes with gradient {' or '.join(others)} of KL terms, not with {objective} by {chosen}: "
+            "remove kl"
         )
     if not has_kl:
         if beta != 1 or free_bits:
@@ -48,14 +59,41 @@ def choose_gradient(
             )
         if warmup:
             raise PpvaeError(f"warmup raises the weight of the ELBO's KL terms, and {objective} has none: remove it")
-    least = gradients.facts(chosen).get("particles", 1)
-    if num_particles is not None and num_particles < least:
-        raise PpvaeError(f"{chosen} compares particles: num_particles must be ≥ {least}, got {num_particles}")
+    if num_particles is not None:
+        require_particles(chosen, num_particles)
     return chosen, kl or ("analytic" if integrable else "mc")
 
 
-def gradients_of(objective: str) -> list[str]:
-    """Names of the gradient estimators that go with an objective, its default first."""
-    own = catalogue.OBJECTIVES.facts(objective).get("gradients", ())
+def gradients_of(objective: str) -> dict[str, str]:
+    """The gradient estimators that go with an objective → "unbiased" or "biased", its default first."""
+    own = catalogue.OBJECTIVES.facts(objective).get("gradients", {})
     gradients = catalogue.GRADIENTS
-    return [name for name in gradients.names() if name in own or objective in gradients.facts(name)["objectives"]]
+    given = {name: gradients.facts(name).get("objectives", {}).get(objective, own.get(name)) for name in gradients}
+    return {name: bias for name, bias in given.items() if bias is not None}
+
+
+def has_kl_terms(objective: str) -> bool:
+    """Whether the objective is a likelihood less KL terms, which kl, beta, warmup and free_bits are about."""
+    return bool(catalogue.OBJECTIVES.facts(objective).get("kl_terms"))
+
+
+def without_score(objective: str) -> str | None:
+    """The first gradient of an objective that leaves the score of log q out, or None."""
+    facts = catalogue.GRADIENTS.facts
+    return next((name for name in gradients_of(objective) if facts(name).get("drops_score")), None)
+
+
+def require_particles(gradient: str, num_particles: int) -> None:
+    """Refuse fewer draws than a gradient compares."""
+    least = catalogue.GRADIENTS.facts(gradient).get("particles", 1)
+    if num_particles < least:
+        raise PpvaeError(f"{gradient} compares particles: num_particles must be ≥ {least}, got {num_particles}")
+
+
+def table() -> str:
+    """Which gradient estimator goes with which objective, in Markdown: ✓ unbiased, b biased, – refused."""
+    together = {objective: gradients_of(objective) for objective in catalogue.OBJECTIVES}
+    marks = {"unbiased": "✓", "biased": "b", None: "–"}
+    return catalogue.GRADIENTS.markdown(
+        {f"`{name}`": lambda gradient, of=of: marks[of.get(gradient)] for name, of in together.items()}
+    )

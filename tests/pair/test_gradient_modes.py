@@ -18,7 +18,7 @@ from ppvae import Local, Posterior, PpvaeError, log_densities
 from ppvae.pair.densities import Densities
 from ppvae.pair.local import Phi
 from ppvae.pair.sites import Grad
-from ppvae.variational.objective import elbo
+from ppvae.variational.objectives.elbo import elbo
 
 X = 1.3
 THETA = {"a": 0.8, "b": -0.4, "log_s": -0.2, "c": 1.2, "d": 0.3, "log_r": -0.5}

@@ -1,0 +1,1 @@
+"""Which likelihoods can end a decoder? One file each."""

@@ -1,0 +1,1 @@
+"""Which estimators of a gradient are there? One file each."""

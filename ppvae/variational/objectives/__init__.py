@@ -1,0 +1,1 @@
+"""Which objectives are there? One file each."""
