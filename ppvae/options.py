@@ -268,9 +268,6 @@ def _same(value: Any, default: Any) -> bool:
     return value is default or (type(value) is type(default) and bool(value == default))
 
 
-# Docstrings
-
-
 def _lines(options: Iterable[Option]) -> list[str]:
     lines: list[str] = []
     for each in options:

@@ -27,6 +27,7 @@ from ppvae import plots
 from ppvae.comparison.evaluation import evaluate
 from ppvae.comparison.job import Job
 from ppvae.comparison.options import CompareOptions
+from ppvae.comparison.place import Place
 from ppvae.comparison.plan import plan
 from ppvae.comparison.run import Comparison
 from ppvae.data.dataset import Data
@@ -541,9 +542,7 @@ def test_a_first_fit_that_fails_leaves_the_disk_as_it_was(
         assert [path.name for path in tmp_path.rglob("*")] == ["empty"]
         if resume:
             with pytest.MonkeyPatch.context() as killed:
-                killed.setattr(
-                    importlib.import_module("ppvae.comparison.run"), "discard", lambda *arguments: None
-                )  # as a kill would have it
+                killed.setattr(Place, "__exit__", lambda *arguments: None)  # as a kill would have it
                 with pytest.raises(failure):
                     compare(run_dir=tmp_path / "mine")
             with pytest.raises(failure, match="no luck"):

@@ -231,7 +231,7 @@ def test_divergences_in_closed_form(family: str) -> None:
         ({"family": "low-rank", "family_options": {"ranks": 2}}, "did you mean 'rank'"),
         ({"family": "mixture", "family_options": {"num_components": 1}}, "num_components must be a whole number ≥ 2"),
         ({"family": "iaf", "family_options": {"hidden": 0}}, "hidden must be a list"),
-        ({"family_options": {"rank": 2}}, "family_options are of a family"),
+        ({"family_options": {"rank": 2}}, "family_options are options of a family"),
         ({"family": "mean-field", "family_options": 3}, "family_options must be a mapping"),
         ({"family": "iaf", "objective": "iwae", "gradient": "dreg", "num_particles": 3}, "guide owns weights"),
         ({"family": "mean-field", "inference": "exact"}, "leave family out"),

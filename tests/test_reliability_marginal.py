@@ -113,7 +113,7 @@ def test_rows_of_the_table_do_not_depend_on_the_data_that_follow() -> None:
 def test_fresh_rows_do_not_depend_on_the_data_that_follow() -> None:
     """Rows optimised for new data: a datum's own depends on its position and the seed alone."""
     torch.manual_seed(137)
-    table = fitted(VAE(6, 2, hidden=(8,)), "per-datapoint", steps=50)
+    table = fitted(VAE(6, 2, hidden=(8,)), "per-datapoint", max_steps=50)
     whole = ppvae.log_marginal(table, bits(), num_samples=40)
     assert_same(ppvae.log_marginal(table, bits()[:37], num_samples=40), whole.isel(datum=slice(37)))
 

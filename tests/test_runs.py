@@ -130,7 +130,7 @@ def test_another_comparison_is_not_gone_on_with(whole: Path) -> None:
     before = stamps(whole)
     with pytest.raises(ppvae.PpvaeError, match=r"holds a comparison with num_samples 50, not 60"):
         small(whole, num_samples=60, resume=True)
-    with pytest.raises(ppvae.PpvaeError, match=r"holds a comparison with fit .*, not .*: go on"):
+    with pytest.raises(ppvae.PpvaeError, match=r"holds a comparison with fit .*, not .*: continue"):
         small(whole, lr=0.5, resume=True)
     with pytest.raises(ppvae.PpvaeError, match="not an empty folder"):
         small(whole)

@@ -182,7 +182,7 @@ def _refuse_unknown(words: list[str], kind: type[Command]) -> None:
 
 def _read_file(file: str) -> dict[str, Any]:
     try:
-        config = yaml.load(Path(file).read_text(encoding="utf-8"), Yaml)  # extends SafeLoader
+        config = Yaml(Path(file).read_text(encoding="utf-8")).get_single_data()
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise PpvaeError(f"--config: cannot read {file}: {' '.join(str(error).split())}") from error
     if not isinstance(config, Mapping):

@@ -53,11 +53,14 @@ class Job:
             return build(self.model, self.kind, self.model_options)
 
 
-def run(job: Job, judge: JudgeOptions, place: Path | None = None) -> Row:
+def run(job: Job, place: Path | None, judge: JudgeOptions, checkpoint_seconds: float = 60.0) -> Row:
     """Fit one pair and judge it as `evaluate` does; what `place` has of it already is not done again."""
     if place is not None and (place / RESULTS).is_file():
         return one_row(place / RESULTS)
-    fitted = fit(job.build(), job.data, settings=job.settings, progress=False, run_dir=place, resume=place is not None)
+    fitted = fit(
+        job.build(), job.data, settings=job.settings, progress=False, run_dir=place, resume=place is not None,
+        checkpoint_seconds=checkpoint_seconds,
+    )  # fmt: skip
     row, estimates = evaluate(fitted, job.data, options=judge, name=job.model, seed=job.settings.seed)
     if place is not None:
         write_evidence(place / EVIDENCE, estimates)

@@ -156,7 +156,10 @@ def checked_fit(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def from_earlier_comparison(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config.yaml of a comparison by this version or an earlier one, with the names of this one."""
-    return {"model_options" if name == "model" else name: value for name, value in from_earlier(config).items()}
+    config = {"model_options" if name == "model" else name: value for name, value in from_earlier(config).items()}
+    if isinstance(of_fit := config.get("fit"), Mapping):  # checkpoint_seconds changes no number
+        config["fit"] = {name: value for name, value in of_fit.items() if name != "checkpoint_seconds"}
+    return config
 
 
 def _each_once(what: str, given: Any) -> Any:

@@ -6,10 +6,13 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ppvae import require
 from ppvae.comparison.executor import finished_rows
+from ppvae.comparison.job import run
 from ppvae.comparison.options import AUTO, CompareOptions, JudgeOptions
 from ppvae.comparison.place import Place
 from ppvae.comparison.plan import plan
@@ -47,6 +50,7 @@ def compare(
     run_dir: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool | None = None,
+    checkpoint_seconds: float = 60.0,
     **changes: Any,
 ) -> Comparison:
     """Fit every model under every strategy that applies, and judge each on the same test data.
@@ -58,6 +62,7 @@ def compare(
         resume: continue the comparison in run_dir, which must be of these same arguments: rows that are finished are
             read, a fit that was stopped continues where it was.
         progress: show progress bars; where None, only on a terminal.
+        checkpoint_seconds: between two checkpoints of a fit.
         changes: options of `CompareOptions`; a setting of every fit, such as epochs=5, goes into `fit`.
 
     Raises:
@@ -66,6 +71,7 @@ def compare(
     """
     named = given(models=models, inference=inference, data=data, seeds=seeds, families=families)
     options = CompareOptions.of(options, **named, **changes)
+    require.positive("checkpoint_seconds", checkpoint_seconds, zero=True)
     started = time.perf_counter()
     jobs = plan(options)
     check_method(options.method, options.method_options)
@@ -81,7 +87,8 @@ def compare(
         started -= place.seconds
         if options.tune:
             jobs, trials = tuned(jobs, options.tune_seconds, place.tuning, lambda what: bar.update(0, what=what))
-        finished = finished_rows(jobs, place.fits(jobs), workers, judge)
+        make = partial(run, judge=judge, checkpoint_seconds=checkpoint_seconds)
+        finished = finished_rows(jobs, place.fits(jobs), workers, make)
         for done, job in enumerate(jobs):
             bar.update(done, what=f"{Path(job.model).name} · {job.how} · seed {job.settings.seed}")
             try:

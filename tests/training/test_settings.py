@@ -27,8 +27,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "gradient of rws": (
         {"objective": "rws", "gradient": "reparam"}, "does not go with objective 'rws', which takes wake",
     ),
-    "analytic KL of iwae": ({"objective": "iwae", "kl": "analytic"}, "not iwae by reparam: remove kl"),
-    "analytic KL by stl": ({"gradient": "stl", "kl": "analytic"}, "not elbo by stl: remove kl"),
+    "analytic KL of iwae": ({"objective": "iwae", "kl": "analytic"}, "not with iwae by reparam: remove kl"),
+    "analytic KL by stl": ({"gradient": "stl", "kl": "analytic"}, "not with elbo by stl: remove kl"),
     "beta of iwae": ({"objective": "iwae", "beta": 2}, "beta and free_bits weigh the ELBO's KL terms, and iwae has"),
     "free bits of rws": ({"objective": "rws", "free_bits": 0.1}, "and rws has none: remove beta and free_bits"),
     "warm-up of iwae": ({"objective": "iwae", "warmup": 5}, "and iwae has none: remove it"),

@@ -95,9 +95,7 @@ def test_the_validation_bound_has_no_schedule() -> None:
     data = ppvae.load_data("iris")
     torch.manual_seed(0)
     model = ppvae.create("ppca", x_dim=4, latent_dim=2)
-    plain, warm = (
-        ppvae.fit(model, data, steps=1, lr=1e-9, **more) for more in ({}, {"warmup": 50, "free_bits": 3.0})
-    )
+    plain, warm = (ppvae.fit(model, data, steps=1, lr=1e-9, **more) for more in ({}, {"warmup": 50, "free_bits": 3.0}))
     assert plain.history[0]["valid_bound"] == pytest.approx(warm.history[0]["valid_bound"], abs=1e-4)
 
 

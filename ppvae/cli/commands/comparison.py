@@ -30,6 +30,8 @@ class CompareCommand(Command, CompareOptions):
     run_dir: str | None = option(None, "a new folder for the run; where None, runs/compare-DATE-TIME")
     resume: str | None = option(None, "folder of a comparison to continue where it stopped; takes no other option")
 
+    checkpoint_seconds: float = option(60.0, "between two checkpoints of a fit; Ctrl-C makes one at once", at_least=0)
+
     @classmethod
     def refuse_unknown(cls, names: Iterable[Any]) -> None:
         for name in names:
@@ -64,7 +66,9 @@ class CompareCommand(Command, CompareOptions):
                 of_models = checked(model_names(options.models), options.model_options)
                 options = options.replace(model_options=of_models)
         started = time.perf_counter()
-        found = compare(options=options, run_dir=place, resume=self.resume is not None)
+        found = compare(
+            options=options, run_dir=place, resume=self.resume is not None, checkpoint_seconds=self.checkpoint_seconds
+        )
         assert found.run_dir is not None
         report = write_report(found.run_dir)
         for table in tables(found.rows):
