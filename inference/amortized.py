@@ -31,15 +31,23 @@ class Amortized(Strategy):
 
     Args:
         encoder: x [B, *event] → features [B, ...]; the model's own where None, else a default network.
+        activation: of the default network: "relu", "tanh", "elu", "silu", "gelu", "leaky-relu", "softplus" or
+            "sigmoid"; where None, "relu".
     """
 
-    def __init__(self, model: Model, x: Tensor, *, encoder: nn.Module | None = None) -> None:
+    def __init__(
+        self, model: Model, x: Tensor, *, encoder: nn.Module | None = None, activation: str | None = None
+    ) -> None:
         super().__init__(model, x)
         if encoder is not None and not isinstance(encoder, nn.Module):
             raise PpvaeError(f"encoder must be a torch.nn.Module, got {type(encoder).__name__}")
         if not self.layout.width:  # every latent is summed out: there is nothing to encode
             return
-        self.encoder = copy.deepcopy(encoder) or model.encoder() or default_encoder(x)
+        own = copy.deepcopy(encoder) or model.encoder()
+        if own and activation is not None:
+            whose = "one is given" if encoder is not None else f"{type(model).__name__} has its own"
+            raise PpvaeError(f"activation is of the default encoder, and {whose}: choose it there, and remove it here")
+        self.encoder = own or default_encoder(x, activation="relu" if activation is None else activation)
         self.encoder.to(x.dtype)
         with torch.no_grad():
             training = self.encoder.training

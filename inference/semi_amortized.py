@@ -31,7 +31,7 @@ class SemiAmortized(Amortized):
     """φ = T steps of gradient ascent on the bound, with momentum, from head(encoder(x)).
 
     Args:
-        encoder: as for amortized inference.
+        encoder, activation: as for amortized inference.
         refine_steps: T.
         lr: length of a step, in unconstrained units, on the bound of one datum in nats.
         momentum: how much of the last step goes into the next.
@@ -47,13 +47,14 @@ class SemiAmortized(Amortized):
         x: Tensor,
         *,
         encoder: nn.Module | None = None,
+        activation: str | None = None,
         refine_steps: int = 5,
         lr: float = 0.05,
         momentum: float = 0.5,
         clip: float = 10.0,
         backprop: Literal["full", "truncated"] = "full",
     ) -> None:
-        super().__init__(model, x, encoder=encoder)
+        super().__init__(model, x, encoder=encoder, activation=activation)
         self.refine_steps = require.count("refine_steps", refine_steps, least=0)
         self.lr = require.positive("lr", lr)
         self.momentum = require.positive("momentum", momentum, zero=True)

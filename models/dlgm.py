@@ -22,7 +22,7 @@ from torch.nn.functional import softplus
 
 from ppvae import require
 from ppvae.catalogue import register
-from ppvae.nn.likelihood import Likelihood, Output
+from ppvae.nn.likelihood import make_likelihood
 from ppvae.nn.networks import mlp, recognition
 from ppvae.pair.local import Local, Phi
 from ppvae.pair.model import Model
@@ -36,10 +36,11 @@ class DLGM(Model):
         x_dim: numbers in one datapoint.
         latent_dims: sizes of h^1, …, h^L, from the layer next to x upwards.
         hidden: units of the hidden layer of each network.
-        likelihood: "bernoulli" for x in {0, 1}, "gaussian" for real x.
+        likelihood: its name: "bernoulli" for x in {0, 1}, "gaussian" for real x, ….
         family: "chain": q(h^1 | φ) q(h^2 | h^1) …, whose upper links are networks that the guide owns;
             "factorised": q(h^1 | φ) q(h^2 | φ) …, all of it in φ.
-        min_scale: floor of the Gaussian likelihood's standard deviation, in units of the data's own.
+        min_scale: floor of a Gaussian likelihood's standard deviation, in units of the data's own.
+        activation: of all networks: "relu", "tanh", "elu", "silu", "gelu", "leaky-relu", "softplus" or "sigmoid".
     """
 
     guide_modules = ("links",)
@@ -49,9 +50,10 @@ class DLGM(Model):
         x_dim: int,
         latent_dims: Sequence[int] = (20, 10),
         hidden: int = 200,
-        likelihood: Likelihood = "bernoulli",
+        likelihood: str = "bernoulli",
         family: Literal["chain", "factorised"] = "chain",
         min_scale: float = 0.1,
+        activation: str = "relu",
     ) -> None:
         super().__init__()
         self.x_dim = require.count("x_dim", x_dim)
@@ -59,13 +61,19 @@ class DLGM(Model):
         self.hidden = require.count("hidden", hidden)
         self.family = require.one_of("family", family, ("chain", "factorised"))
         self.depth = len(self.dims)
-        self.decoder = Output(likelihood, self.dims[0], hidden, x_dim, min_scale=min_scale)
+        self.activation = activation
+        min_scale = require.positive("min_scale", min_scale)
+        sizes = (self.dims[0], hidden, x_dim)
+        self.decoder = make_likelihood(likelihood, *sizes, activation=activation, min_scale=min_scale)
         below_above = list(zip(self.dims, self.dims[1:], strict=False))
-        self.means = nn.ModuleList(mlp(above, hidden, below) for below, above in below_above)  # T_1, …, T_{L−1}
+        # T_1, …, T_{L−1}
+        self.means = nn.ModuleList(mlp(above, hidden, below, activation=activation) for below, above in below_above)
         self.factors = nn.ParameterList(torch.zeros(below, below) for below, _ in below_above)  # G_l, unconstrained
         # q(h^{l+1} | h^l) = Normal(loc, scale), both read off one network
         chain = self.family == "chain"
-        self.links = nn.ModuleList(mlp(below, hidden, 2 * above) for below, above in below_above if chain)
+        self.links = nn.ModuleList(
+            mlp(below, hidden, 2 * above, activation=activation) for below, above in below_above if chain
+        )
         self.phi = {}
         for level, dim in enumerate(self.dims[:1] if chain else self.dims, 1):
             self.phi[f"loc{level}"] = Local(torch.zeros(dim))
@@ -91,7 +99,7 @@ class DLGM(Model):
                 h = pyro.sample(f"h{level}", Normal(loc, softplus(raw) + 1e-4).to_event(1))
 
     def encoder(self) -> nn.Module:
-        return recognition(self.x_dim, self.hidden, self.hidden)
+        return recognition(self.x_dim, self.hidden, self.hidden, activation=self.activation)
 
     def start(self, x: Tensor) -> None:
         self.decoder.start(x)

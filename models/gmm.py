@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ppvae import require
 from ppvae.catalogue import register
 from ppvae.errors import PpvaeError
-from ppvae.nn.networks import Standardize, moments, recognition
+from ppvae.nn.networks import ACTIVATIONS, Standardize, moments, recognition
 from ppvae.pair.local import Local, Phi
 from ppvae.pair.model import Model
 
@@ -38,6 +38,7 @@ class GMM(Model):
         variance_floor: added to every variance (to the diagonal of a full Σ_k), in the data's squared units.
         reg_covar: optional MAP penalty ½ · reg_covar · Σ_k N π_k tr Σ_k⁻¹, which has the fixed points of EM
             as scikit-learn runs it with this `reg_covar`.
+        activation: of the encoder: "relu", "tanh", "elu", "silu", "gelu", "leaky-relu", "softplus" or "sigmoid".
     """
 
     shift: Tensor
@@ -52,6 +53,7 @@ class GMM(Model):
         assignment: Literal["categorical", "summed"] = "categorical",
         variance_floor: float = 1e-6,
         reg_covar: float = 0.0,
+        activation: str = "relu",
     ) -> None:
         super().__init__()
         self.x_dim = require.count("x_dim", x_dim)
@@ -60,6 +62,7 @@ class GMM(Model):
         self.assignment = require.one_of("assignment", assignment, ("categorical", "summed"))
         self.variance_floor = require.positive("variance_floor", variance_floor)
         self.reg_covar = require.positive("reg_covar", reg_covar, zero=True)
+        self.activation = require.one_of("activation", activation, ACTIVATIONS)
         # locations and covariances are learned in units of the data's own, so that no learning rate depends on them
         self.register_buffer("shift", torch.zeros(x_dim))
         self.register_buffer("scale", torch.ones(x_dim))
@@ -85,7 +88,8 @@ class GMM(Model):
             pyro.sample("k", Categorical(logits=phi["logits"]), infer={"enumerate": "parallel"})
 
     def encoder(self) -> nn.Module:
-        return nn.Sequential(nn.Flatten(), Standardize(self.shift, self.scale), recognition(self.x_dim, 50, 50))
+        body = recognition(self.x_dim, 50, 50, activation=self.activation)
+        return nn.Sequential(nn.Flatten(), Standardize(self.shift, self.scale), body)
 
     def start(self, x: Tensor) -> None:
         """Centres by k-means++ (Arthur & Vassilvitskii 2007), spreads at the data's own, equal weights."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ppvae import require
 from ppvae.catalogue import register
-from ppvae.nn.likelihood import Likelihood, Output
+from ppvae.nn.likelihood import make_likelihood
 from ppvae.nn.networks import recognition
 from ppvae.pair.local import Local, Phi
 from ppvae.pair.model import Model
@@ -32,8 +32,9 @@ class VAE(Model):
         x_dim: numbers in one datapoint.
         latent_dim: size of z.
         hidden: sizes of the decoder's hidden layers, from z to x; the encoder has them in reverse.
-        likelihood: "bernoulli" for x in {0, 1}, "gaussian" for real x (mean and variance networks).
-        min_scale: floor of the Gaussian's standard deviation, in units of the data's own.
+        likelihood: its name: "bernoulli" for x in {0, 1}, "gaussian" for real x (mean and variance networks), ….
+        min_scale: floor of a Gaussian's standard deviation, in units of the data's own.
+        activation: of both networks: "relu", "tanh", "elu", "silu", "gelu", "leaky-relu", "softplus" or "sigmoid".
     """
 
     def __init__(
@@ -41,14 +42,18 @@ class VAE(Model):
         x_dim: int,
         latent_dim: int = 20,
         hidden: Sequence[int] = (200, 200),
-        likelihood: Likelihood = "bernoulli",
+        likelihood: str = "bernoulli",
         min_scale: float = 0.1,
+        activation: str = "relu",
     ) -> None:
         super().__init__()
         self.x_dim = require.count("x_dim", x_dim)
         self.latent_dim = require.count("latent_dim", latent_dim)
         self.hidden = require.sizes("hidden", hidden)
-        self.decoder = Output(likelihood, latent_dim, *self.hidden, x_dim, min_scale=min_scale)
+        self.activation = activation
+        min_scale = require.positive("min_scale", min_scale)
+        sizes = (latent_dim, *self.hidden, x_dim)
+        self.decoder = make_likelihood(likelihood, *sizes, activation=activation, min_scale=min_scale)
         self.phi = {
             "loc": Local(torch.zeros(latent_dim)),
             "scale": Local(torch.ones(latent_dim), constraints.softplus_positive),
@@ -64,7 +69,7 @@ class VAE(Model):
             pyro.sample("z", Normal(phi["loc"], phi["scale"]).to_event(1))
 
     def encoder(self) -> nn.Module:
-        return recognition(self.x_dim, *reversed(self.hidden))
+        return recognition(self.x_dim, *reversed(self.hidden), activation=self.activation)
 
     def start(self, x: Tensor) -> None:
         self.decoder.start(x)

@@ -9,9 +9,18 @@ import torch
 from torch import Tensor
 
 from ppvae import require
+from ppvae.catalogue import LIKELIHOODS
 from ppvae.data.readers import SPLITS
 from ppvae.data.source import LogProb
-from ppvae.data.treatment import BINARY, LIKELIHOODS, UNIT, check_values, holds, kind_of
+from ppvae.data.treatment import (
+    TREATMENTS,
+    VALUES,
+    check_values,
+    kind_of,
+    likelihood_for,
+    treatments,
+    values_of,
+)
 from ppvae.errors import PpvaeError
 
 
@@ -40,7 +49,7 @@ class Data:
     Attributes:
         name: what results call it.
         train, valid, test: [N, *event] of one floating dtype and one event shape.
-        likelihood: "bernoulli" or "gaussian".
+        likelihood: the name of a likelihood, such as "bernoulli" or "gaussian".
         treatment: how values became observations; results name it, as log p(x) differs by nats between them.
         labels: split → [N] int64, or None.
         log_prob: the exact log density in nats, [B, *event] → [B], where the distribution is known.
@@ -63,18 +72,22 @@ class Data:
     rows: dict[str, Tensor] | None = None
 
     def __post_init__(self) -> None:
-        require.one_of("likelihood", self.likelihood, sorted(set(LIKELIHOODS.values())))
-        require.one_of("treatment", self.treatment, sorted(LIKELIHOODS))
+        require.one_of("likelihood", self.likelihood, LIKELIHOODS)
+        require.one_of("treatment", self.treatment, treatments())
+        values, real = values_of(self.likelihood), likelihood_for("real")
+        needs, leaves = TREATMENTS[self.treatment]
+        if self.dynamic and values != leaves:
+            others = " or ".join(repr(name) for name in LIKELIHOODS if values_of(name) == leaves)
+            raise PpvaeError(f"data {self.name!r}: treatment 'dynamic' goes with likelihood {others} only")
         for split, x in self.splits.items():
             where = f"data {self.name!r}, {split}"
             check_values(where, x)
             if (x.shape[1:], x.dtype, x.device) != (self.event_shape, self.train.dtype, self.train.device):
                 raise PpvaeError(f"{where}: {kind_of(x)} is unlike train, {kind_of(self.train)}: make rows agree")
-            needed = UNIT if self.dynamic and split == "train" else BINARY
-            if self.likelihood == "bernoulli" and not holds(x, needed):
-                raise PpvaeError(f"{where}: 'bernoulli' needs values {needed}: binarise, or use 'gaussian'")
-        if self.dynamic and self.likelihood != "bernoulli":
-            raise PpvaeError(f"data {self.name!r}: treatment 'dynamic' goes with likelihood 'bernoulli' only")
+            needed = VALUES[needs if self.dynamic and split == "train" else values]
+            if not needed.each(x).all():
+                remedy = f"{needed.remedy}, or use" if needed.remedy else "use"
+                raise PpvaeError(f"{where}: {self.likelihood!r} needs values {needed.words}: {remedy} {real!r}")
         if self.labels is not None and (not isinstance(self.labels, dict) or set(self.labels) != set(SPLITS)):
             raise PpvaeError(f"data {self.name!r}: labels must be None or a dict of {', '.join(SPLITS)}")
         for split, y in (self.labels or {}).items():
@@ -101,6 +114,11 @@ class Data:
     def facts(self) -> DataFacts:
         """What a fit to these data keeps of them."""
         return DataFacts(self.name, self.treatment, len(self.train), tuple(self.event_shape), self.source)
+
+    @property
+    def discrete(self) -> bool:
+        """Whether the likelihood gives x a probability rather than a density."""
+        return VALUES[values_of(self.likelihood)].discrete
 
     @property
     def dynamic(self) -> bool:

@@ -20,7 +20,7 @@ from ppvae.data.dataset import Data
 from ppvae.data.readers import READERS, SPLITS, Arrays, label_column, no_column, read_file
 from ppvae.data.source import LogProb, Raw, generator, permutation
 from ppvae.data.torch_datasets import from_datasets, is_dataset
-from ppvae.data.treatment import BINARY, DRAWN, LIKELIHOODS, UNIT, check_values, holds
+from ppvae.data.treatment import DRAWN, TREATMENTS, VALUES, as_they_are, check_values, holds, likelihood_for, treatments
 from ppvae.errors import PpvaeError
 from ppvae.randomness import seeded
 
@@ -53,7 +53,8 @@ def load_data(
     quantitative analysis of deep belief networks"); "dynamic" redraws training data at each visit, with valid
     and test the very same as under "static"; "threshold" is x > 0.5; these need values in [0, 1]. "binary" is
     for values that are 0 and 1 already, "real" leaves values as they are, "standardised" subtracts train's
-    mean and divides by its standard deviation (by 1 in a constant column).
+    mean and divides by its standard deviation (by 1 in a constant column). "counts" (whole numbers), "unit" (in
+    [0, 1]) and "positive" leave values as they are too, where there is a likelihood of such values.
 
     Args:
         name: one of `list_data()`, a file, a torch data set or several, or a `Data` (which takes another treatment
@@ -73,7 +74,7 @@ def load_data(
     """
     seed = require.count("seed", seed, least=0)
     if treatment is not None:
-        require.one_of("treatment", treatment, sorted(LIKELIHOODS))
+        require.one_of("treatment", treatment, treatments())
     size = None if num_train is None else require.count("num_train", num_train)
     column = None if labels is None else label_column(labels)
     path = _data_root(root)
@@ -143,18 +144,18 @@ def _treat(data: Data, treatment: str, seed: int) -> Data:
         if data.log_prob is not None:
             log_prob = partial(_standardised_log_prob, data.log_prob, mean, std)
     else:
-        needed = BINARY if treatment == "binary" else UNIT
+        needed, _ = TREATMENTS[treatment]
         if not all(holds(x, needed) for x in splits.values()):
             low, high = map(float, torch.cat([*splits.values()]).aminmax())
             has = f"has others between {low:g} and {high:g}: use 'real' or 'standardised'"
-            raise PpvaeError(f"treatment {treatment!r} needs values {needed}, but {data.name!r} {has}")
+            raise PpvaeError(f"treatment {treatment!r} needs values {VALUES[needed].words}, but {data.name!r} {has}")
     if treatment == "threshold":
         splits = {split: (x > 0.5).to(x.dtype) for split, x in splits.items()}
     elif treatment in DRAWN:
         # a stream for each split: test must not depend on what happens to train
         drawn = {s: torch.bernoulli(x, generator=generator(seed, s)) for s, x in splits.items()}
         splits = drawn if treatment == "static" else drawn | {"train": data.train}
-    return replace(data, **splits, likelihood=LIKELIHOODS[treatment], treatment=treatment, log_prob=log_prob)
+    return replace(data, **splits, likelihood=likelihood_for(treatment), treatment=treatment, log_prob=log_prob)
 
 
 def _standardised_log_prob(log_prob: LogProb, mean: Tensor, std: Tensor, x: Tensor) -> Tensor:
@@ -194,7 +195,7 @@ def _find(name: DataLike, root: Path, seed: int, labels: str | int | None) -> tu
         kinds = "a name, a file, a torch data set or a ppvae.Data"
         build = "build ppvae.Data(name=, train=, valid=, test=, likelihood=, treatment=) from tensors"
         raise PpvaeError(f"data must be {kinds}, not {type(name).__name__}: {build}")
-    return data, "binary" if all(holds(x, BINARY) for x in data.splits.values()) else "real"
+    return data, as_they_are(*data.splits.values())
 
 
 def _from_arrays(name: str, arrays: Arrays) -> Raw:
@@ -233,5 +234,13 @@ def _data(name: str, raw: Raw) -> Data:
     labels = y and {split: y[split] for split in SPLITS}
     train, valid, test = (x[split] for split in SPLITS)
     return Data(
-        name, train, valid, test, "gaussian", "real", labels, raw.log_prob, rows=index if "all" in raw.x else None
+        name,
+        train,
+        valid,
+        test,
+        likelihood_for("real"),
+        "real",
+        labels,
+        raw.log_prob,
+        rows=index if "all" in raw.x else None,
     )

@@ -1,17 +1,71 @@
-"""The treatments that make values observations, and the values that each needs."""
+"""The kinds of values that data have, and the treatments that make values observations."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from torch import Tensor
 
+from ppvae import require
+from ppvae.catalogue import LIKELIHOODS
 from ppvae.errors import PpvaeError
 
-LIKELIHOODS = {  # treatment → the observation model that fits the values it leaves
-    **dict.fromkeys(("static", "dynamic", "threshold", "binary"), "bernoulli"),
-    **dict.fromkeys(("real", "standardised"), "gaussian"),
+
+@dataclass(frozen=True)
+class Values:
+    """A kind of values.
+
+    Attributes:
+        words: as messages name them.
+        each: x → whether each value is one of them.
+        discrete: whether x has a probability rather than a density.
+        remedy: what makes such values of others, as messages name it.
+    """
+
+    words: str
+    each: Callable[[Tensor], Tensor]
+    discrete: bool = False
+    remedy: str = ""
+
+
+#: the kinds that a likelihood names by `values`
+VALUES = {
+    "binary": Values("0 and 1", lambda x: (x == 0) | (x == 1), discrete=True, remedy="binarise"),
+    "counts": Values("that are whole numbers ≥ 0", lambda x: (x >= 0) & (x == x.round()), discrete=True),
+    "unit": Values("in [0, 1]", lambda x: (x >= 0) & (x <= 1)),
+    "positive": Values("> 0", lambda x: x > 0),
+    "real": Values("that are finite", lambda x: x.isfinite()),
+}
+#: treatment → the kinds of values that it needs, and that it leaves; one named like a kind leaves values as they are
+TREATMENTS = {
+    **dict.fromkeys(("static", "dynamic", "threshold"), ("unit", "binary")),
+    "standardised": ("real", "real"),
+    **{kind: (kind, kind) for kind in VALUES},
 }
 DRAWN = ("static", "dynamic")  # treatments that draw from the seed
-BINARY, UNIT = "0 and 1", "in [0, 1]"  # ranges of values
+
+
+def treatments() -> list[str]:
+    """Names of the treatments that leave values of which there is a likelihood, sorted."""
+    kinds = {values_of(likelihood) for likelihood in LIKELIHOODS}
+    return sorted(name for name, (_, leaves) in TREATMENTS.items() if leaves in kinds)
+
+
+def values_of(likelihood: str) -> str:
+    """The kind of values that a likelihood is of; raises PpvaeError for an unknown name."""
+    return require.one_of(f"values of likelihood {likelihood}", LIKELIHOODS.facts(likelihood).get("values"), VALUES)
+
+
+def likelihood_for(treatment: str) -> str:
+    """The first likelihood of the values that a treatment leaves; raises PpvaeError for an unknown name."""
+    _, leaves = TREATMENTS[require.one_of("treatment", treatment, treatments())]
+    return next(likelihood for likelihood in LIKELIHOODS if values_of(likelihood) == leaves)
+
+
+def as_they_are(*parts: Tensor) -> str:
+    """The treatment that leaves the values in x as they are: "binary" where all are 0 and 1, else "real"."""
+    return "binary" if all(holds(x, "binary") for x in parts) else "real"
 
 
 def check_values(where: str, x: Tensor) -> None:
@@ -27,8 +81,9 @@ def check_values(where: str, x: Tensor) -> None:
         raise PpvaeError(f"{where}: {found}: drop those rows, missing values are not supported yet")
 
 
-def holds(x: Tensor, needed: str) -> bool:
-    return bool(((x == 0) | (x == 1) if needed == BINARY else (x >= 0) & (x <= 1)).all())
+def holds(x: Tensor, values: str) -> bool:
+    """Whether all values in x are of a kind."""
+    return bool(VALUES[values].each(x).all())
 
 
 def kind_of(x: object) -> str:

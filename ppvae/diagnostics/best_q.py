@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ppvae.blocks import Block
 from ppvae.data.dataset import Data
-from ppvae.data.treatment import BINARY, holds
+from ppvae.data.treatment import as_they_are, likelihood_for
 from ppvae.evidence.estimates import drawn
 from ppvae.evidence.method import Sampler
 from ppvae.evidence.problem import Problem
@@ -115,10 +115,8 @@ def _at_moments(problem: Problem, posterior: Posterior, model: Model, name: str,
 def _fitted(problem: Problem, name: str, options: Mapping[str, Any]) -> Posterior:
     """q of a family with weights of its own, which are fitted to the data that it is judged on, rows and all."""
     size = len(problem.x)
-    likelihood = "bernoulli" if holds(problem.x, BINARY) else "gaussian"
-    data = Data(
-        "gaps", problem.x, problem.x[:1], problem.x[:1], likelihood, "binary" if likelihood == "bernoulli" else "real"
-    )
+    treatment = as_they_are(problem.x)
+    data = Data("gaps", problem.x, problem.x[:1], problem.x[:1], likelihood_for(treatment), treatment)
     epochs = math.ceil(_FLOW_STEPS / math.ceil(size / 100))
     fitted = train(
         problem.pair if isinstance(problem.pair, Fit) else problem.pair.model,

@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
+from ppvae import require
 
-def mlp(*sizes: int) -> nn.Sequential:
-    """Linear layers with ReLU between them: mlp(64, 200, 10) maps [..., 64] → [..., 10]."""
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "elu": nn.ELU,
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+    "leaky-relu": nn.LeakyReLU,
+    "softplus": nn.Softplus,
+    "sigmoid": nn.Sigmoid,
+}
+
+
+def activation_class(activation: str) -> Callable[[], nn.Module]:
+    """What makes the activation of that name; raises PpvaeError for an unknown one."""
+    return ACTIVATIONS[require.one_of("activation", activation, ACTIVATIONS)]
+
+
+def mlp(*sizes: int, activation: str = "relu") -> nn.Sequential:
+    """Linear layers with an activation between them: mlp(64, 200, 10) maps [..., 64] → [..., 10]."""
+    between = activation_class(activation)
     layers: list[nn.Module] = []
     for i, o in pairwise(sizes):
-        layers += [nn.ReLU(), nn.Linear(i, o)]
+        layers += [between(), nn.Linear(i, o)]
     return nn.Sequential(*layers[1:])
 
 
-def recognition(x_dim: int, *hidden: int) -> nn.Sequential:
+def recognition(x_dim: int, *hidden: int, activation: str = "relu") -> nn.Sequential:
     """An encoder's body: x [B, *event] → features [B, hidden[-1]]."""
-    return nn.Sequential(nn.Flatten(), mlp(x_dim, *hidden), nn.ReLU())
+    body = mlp(x_dim, *hidden, activation=activation)
+    return nn.Sequential(nn.Flatten(), body, activation_class(activation)())
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,6 +64,7 @@ class Standardize(nn.Module):
         return (x - self.mean) / self.std
 
 
-def default_encoder(x: Tensor, hidden: int = 200) -> nn.Module:
+def default_encoder(x: Tensor, hidden: int = 200, activation: str = "relu") -> nn.Module:
     """A recognition network for data x [N, *event] of any kind: x → features [B, hidden]."""
-    return nn.Sequential(nn.Flatten(), Standardize(*moments(x)), recognition(x[0].numel(), hidden, hidden))
+    body = recognition(x[0].numel(), hidden, hidden, activation=activation)
+    return nn.Sequential(nn.Flatten(), Standardize(*moments(x)), body)

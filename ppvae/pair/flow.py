@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ppvae import require
 from ppvae.distributions.flow import ZukoFlow
+from ppvae.nn.networks import activation_class
 from ppvae.pair.family import JointFamily, LocalSite, sample_site, shaped
 from ppvae.pair.local import Local, Phi
 
@@ -26,26 +27,36 @@ class FlowFamily(JointFamily):
         context: numbers in φ for each site.
         transforms: how many are composed.
         hidden: sizes of the hidden layers of their networks.
+        activation: of these: "relu", "tanh", "elu", "silu", "gelu", "leaky-relu", "softplus" or "sigmoid".
     """
 
     def __init__(
-        self, sites: list[LocalSite], *, context: int = 16, transforms: int = 2, hidden: tuple[int, ...] = (32, 32)
+        self,
+        sites: list[LocalSite],
+        *,
+        context: int = 16,
+        transforms: int = 2,
+        hidden: tuple[int, ...] = (32, 32),
+        activation: str = "relu",
     ) -> None:
         super().__init__(sites)
         require.count("context", context)
         require.count("transforms", transforms)
-        hidden = require.sizes("hidden", hidden)
+        networks = {
+            "hidden_features": list(require.sizes("hidden", hidden)),
+            "activation": activation_class(activation),
+        }
         self.phi = {
             **{f"{site.name}_loc": Local(site.mean.flatten()) for site in sites},
             **{f"{site.name}_scale": Local(site.std.flatten(), constraints.softplus_positive) for site in sites},
             **{f"{site.name}_context": Local(torch.zeros(context, dtype=self.mean.dtype)) for site in sites},
         }
         self.net = self.flows = nn.ModuleList(
-            self.flow(site.size, context + at.start, transforms, list(hidden)) for site, at in self.parts()
+            self.flow(site.size, context + at.start, transforms, networks) for site, at in self.parts()
         )
 
-    def flow(self, size: int, context: int, transforms: int, hidden: list[int]) -> nn.Module:
-        """A lazy flow of zuko's over [size], given [context] numbers."""
+    def flow(self, size: int, context: int, transforms: int, networks: dict[str, Any]) -> nn.Module:
+        """A lazy flow of zuko's over [size], given [context] numbers; `networks` are its arguments for networks."""
         raise NotImplementedError
 
     def __call__(self, x: Tensor, phi: Phi) -> None:

@@ -49,8 +49,8 @@ def choose_gradient(
     if kl == "analytic" and not integrable:
         others = [name for name in gradients if gradients.facts(name).get("analytic_kl")]
         raise PpvaeError(
-            f"kl='analytic' goes with gradient {' or '.join(others)} of KL terms, not with {objective} by {chosen}: "
-            "remove kl"
+            f"kl='analytic' goes with gradient {' or '.join(others)} of an objective with KL terms, not with "
+            f"{objective} by {chosen}: remove kl"
         )
     if not has_kl:
         if beta != 1 or free_bits:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from ppvae.catalogue import register
@@ -12,7 +14,7 @@ from ppvae.pair.flow import FlowFamily, inverted
 class InverseAutoregressive(FlowFamily):
     """An inverse autoregressive flow (Kingma et al. 2016): draws in one pass, foreign values in as many as dims."""
 
-    def flow(self, size: int, context: int, transforms: int, hidden: list[int]) -> nn.Module:
+    def flow(self, size: int, context: int, transforms: int, networks: dict[str, Any]) -> nn.Module:
         import zuko
 
-        return inverted(zuko.flows.MAF(size, context, transforms=transforms, hidden_features=hidden))
+        return inverted(zuko.flows.MAF(size, context, transforms=transforms, **networks))

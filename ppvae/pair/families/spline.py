@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from ppvae.catalogue import register
@@ -12,7 +14,7 @@ from ppvae.pair.flow import FlowFamily, inverted
 class Spline(FlowFamily):
     """A neural spline flow (Durkan et al. 2019), autoregressive."""
 
-    def flow(self, size: int, context: int, transforms: int, hidden: list[int]) -> nn.Module:
+    def flow(self, size: int, context: int, transforms: int, networks: dict[str, Any]) -> nn.Module:
         import zuko
 
-        return inverted(zuko.flows.NSF(size, context, transforms=transforms, hidden_features=hidden))
+        return inverted(zuko.flows.NSF(size, context, transforms=transforms, **networks))
