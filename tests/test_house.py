@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": set(),
     "runs": set(),
     "plots": {"runs"},
-    "pair": {"data", "distributions"},
+    "pair": {"data", "distributions", "nn"},
     "variational": {"data", "pair"},
     "models": {"nn", "distributions", "data", "pair"},
     "inference": {"nn", "data", "pair", "variational"},

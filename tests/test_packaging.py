@@ -82,7 +82,12 @@ def normal(distribution: str) -> str:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built without network from a copy of the tree: an sdist first, and the wheel from that."""
     copy = tmp_path_factory.mktemp("build") / "tree"
-    ignored = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "runs", "tests", "notebooks")
+    anywhere = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info")
+
+    def ignored(folder: str, names: list[str]) -> set[str]:
+        top = {"build", "dist", "runs", "tests", "notebooks"} if Path(folder) == ROOT else set()
+        return {*anywhere(folder, names), *(top & {*names})}
+
     shutil.copytree(ROOT, copy, symlinks=True, ignore=ignored)
     (copy / "README.md").touch()
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", "dist", "."]

@@ -62,7 +62,7 @@ def _refuse_unsound(name: str, model: Model, data: Data, x: Tensor) -> None:
     """A pair that `check` refuses; a density over real x, which cannot be ranked beside probabilities of bits."""
     x = data.draw(x[:7])
     check(model, x)
-    if data.likelihood != "bernoulli":
+    if not data.discrete:
         return
     with torch.no_grad(), seeded(0, device=x.device):
         sites = sample_sites(poutine.trace(model).get_trace(x))
@@ -70,7 +70,7 @@ def _refuse_unsound(name: str, model: Model, data: Data, x: Tensor) -> None:
         if message["is_observed"] and not message["fn"].support.is_discrete:
             raise PpvaeError(
                 f"{name} gives site {site!r} a density over real numbers, and {data.name} ({data.treatment}) is "
-                'binary: use a binary likelihood, or treatment="real"'
+                'discrete: use a likelihood of such values, or treatment="real"'
             )
 
 

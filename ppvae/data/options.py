@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from ppvae import require
 from ppvae.catalogue import SOURCES
+from ppvae.data.treatment import treatments
 from ppvae.options import Options, option
 
 if TYPE_CHECKING:
     from ppvae.data.dataset import Data
-
-Treatment = Literal["static", "dynamic", "threshold", "binary", "real", "standardised"]
 
 
 class DataOptions(Options):
     """Which data, and how their values become observations."""
 
     data: str | Any = option("digits", "the name of a data set (`ppvae list` has them), or a .npy, .npz or .csv file")
-    treatment: Treatment | None = option(
+    treatment: str | None = option(
         None,
         "how values become observations; log p differs by nats between treatments. Where None, a named set's own, else "
         '"binary" if there are 0 and 1 only, else "real"',
+        one_of=treatments,
     )
     root: str | os.PathLike[str] | None = option(
         None, "folder of downloaded data; where None, $PPVAE_DATA, else ~/.cache/ppvae"

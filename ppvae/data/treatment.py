@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ppvae import require
 from ppvae.catalogue import LIKELIHOODS
 from ppvae.errors import PpvaeError
+
+if TYPE_CHECKING:  # the command line lists treatments without torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,9 @@ def as_they_are(*parts: Tensor) -> str:
 
 
 def check_values(where: str, x: Tensor) -> None:
+    """Refuse what is not a floating tensor [N, *event] of finite numbers."""
+    from torch import Tensor
+
     if not isinstance(x, Tensor) or not x.is_floating_point():
         raise PpvaeError(f"{where}: needs a floating tensor, not {kind_of(x)}: give torch.as_tensor(x).float()")
     if x.dim() < 2:
@@ -87,4 +92,7 @@ def holds(x: Tensor, values: str) -> bool:
 
 
 def kind_of(x: object) -> str:
+    """What x is, for messages: dtype, shape and device of a tensor, else its type."""
+    from torch import Tensor
+
     return f"{x.dtype} {list(x.shape)} on {x.device}" if isinstance(x, Tensor) else type(x).__name__

@@ -1,18 +1,18 @@
 """The options of data give the data that `load_data` gives."""
 
-from typing import get_args
-
 import pytest
 import torch
 
 from ppvae.data.loading import load_data
-from ppvae.data.options import DataOptions, Treatment
-from ppvae.data.treatment import LIKELIHOODS
+from ppvae.data.options import DataOptions
+from ppvae.data.treatment import TREATMENTS
 from ppvae.errors import PpvaeError
 
 
 def test_treatments_are_those_that_data_can_have() -> None:
-    assert set(get_args(Treatment)) == set(LIKELIHOODS)
+    assert set(DataOptions.options()["treatment"].known() or ()) <= {*TREATMENTS}
+    with pytest.raises(PpvaeError, match="unknown treatment 'sttic': did you mean 'static'"):
+        DataOptions(treatment="sttic")
 
 
 def test_every_option_reaches_the_data() -> None:

@@ -9,7 +9,7 @@ from ppvae.catalogue import register
 from ppvae.cli.command import Command
 from ppvae.cli.printing import evaluation_lines, name_of_run, trained_fit
 from ppvae.comparison.options import JudgeOptions
-from ppvae.data.options import Treatment
+from ppvae.data.treatment import treatments
 from ppvae.errors import PpvaeError
 from ppvae.options import given, option
 
@@ -31,7 +31,7 @@ class EvaluateCommand(Command, JudgeOptions):
     split: Literal["train", "valid", "test", "all"] = option(
         "test", "which part of the data; all is every row, in the order of a file of your own"
     )
-    treatment: Treatment | None = option(None, "where it should differ from that of the fit")
+    treatment: str | None = option(None, "where it should differ from that of the fit", one_of=treatments)
     root: str | None = option(None, "folder of downloaded data; where None, as the fit has it")
     labels: int | str | None = option(None, "the column of a .csv, by name or number, that is not part of x")
     out: str | None = option(
