@@ -10,23 +10,31 @@ responsibilities, and inference by that posterior is the E-step of EM (Dempster,
 
 from __future__ import annotations
 
-from typing import Literal
+import warnings
+from typing import Any, Literal
 
 import pyro
 import torch
 from pyro.distributions import Categorical, MultivariateNormal, Normal, TorchDistribution
-from sklearn.cluster import kmeans_plusplus
 from torch import Tensor, nn
 
 from ppvae import require
 from ppvae.catalogue import register
 from ppvae.errors import PpvaeError
-from ppvae.nn.networks import ACTIVATIONS, Standardize, moments, recognition
+from ppvae.nn.networks import ACTIVATIONS, Standardize, recognition
 from ppvae.pair.local import Local, Phi
 from ppvae.pair.model import Model
 
+#: fraction of a column's variance: the default, and what EM before a fit adds
+_RELATIVE_FLOOR = 1e-3
+#: what earlier versions added by default, in the data's squared units; their weights hold no floor
+_EARLIER_FLOOR = 1e-6
+#: EM before a fit takes at most this number of rows, so that it needs seconds on MNIST
+_START_ROWS = 5000
 
-@register("gmm", compare={"data": "iris", "lr": 0.02, "epochs": 320, "patience": None})
+
+# one batch of all of iris: noise of batches would move each seed, and each strategy, elsewhere
+@register("gmm", compare={"data": "iris", "lr": 0.02, "epochs": 640, "batch_size": 150, "patience": None})
 class GMM(Model):
     """A mixture of K Gaussians.
 
@@ -35,7 +43,12 @@ class GMM(Model):
         num_components: K.
         covariance: "diagonal" or "full".
         assignment: "categorical": q(k | φ) is part of the family. "summed": k is summed out, φ is empty.
-        variance_floor: added to every variance (to the diagonal of a full Σ_k), in the data's squared units.
+        relative_floor: this fraction of each column's variance in the training data is added to every variance (to
+            the diagonal of a full Σ_k). It keeps a component from shrinking onto one datapoint, where p(x) has no
+            bound, and it makes a fit the same in any units of the data. A constant column is taken to have the mean
+            variance of the others, or 1 where all are constant.
+        variance_floor: added in place of that fraction, the same in every column, in the data's squared units.
+        num_starts: runs of EM, the best of which gives a fit its first centres and weights.
         reg_covar: optional MAP penalty ½ · reg_covar · Σ_k N π_k tr Σ_k⁻¹, which has the fixed points of EM
             as scikit-learn runs it with this `reg_covar`.
         activation: of the encoder: "relu", "tanh", "elu", "silu", "gelu", "leaky-relu", "softplus" or "sigmoid".
@@ -44,6 +57,7 @@ class GMM(Model):
     shift: Tensor
     scale: Tensor
     num_data: Tensor
+    floor: Tensor
 
     def __init__(
         self,
@@ -51,8 +65,10 @@ class GMM(Model):
         num_components: int = 3,
         covariance: Literal["diagonal", "full"] = "diagonal",
         assignment: Literal["categorical", "summed"] = "categorical",
-        variance_floor: float = 1e-6,
+        variance_floor: float | None = None,
         reg_covar: float = 0.0,
+        relative_floor: float = _RELATIVE_FLOOR,
+        num_starts: int = 10,
         activation: str = "relu",
     ) -> None:
         super().__init__()
@@ -60,13 +76,17 @@ class GMM(Model):
         self.num_components = require.count("num_components", num_components)
         self.covariance = require.one_of("covariance", covariance, ("diagonal", "full"))
         self.assignment = require.one_of("assignment", assignment, ("categorical", "summed"))
-        self.variance_floor = require.positive("variance_floor", variance_floor)
+        self.variance_floor = None if variance_floor is None else require.positive("variance_floor", variance_floor)
         self.reg_covar = require.positive("reg_covar", reg_covar, zero=True)
+        self.relative_floor = require.positive("relative_floor", relative_floor)
+        self.num_starts = require.count("num_starts", num_starts)
         self.activation = require.one_of("activation", activation, ACTIVATIONS)
         # locations and covariances are learned in units of the data's own, so that no learning rate depends on them
         self.register_buffer("shift", torch.zeros(x_dim))
         self.register_buffer("scale", torch.ones(x_dim))
         self.register_buffer("num_data", torch.ones(()))
+        self.register_buffer("floor", self._floor(torch.ones(x_dim)))
+        self.register_load_state_dict_pre_hook(_earlier_floor)
         self.logits = nn.Parameter(torch.zeros(num_components))
         self.raw_loc = nn.Parameter(torch.randn(num_components, x_dim))
         self.log_scale = nn.Parameter(torch.zeros(num_components, x_dim))
@@ -92,18 +112,57 @@ class GMM(Model):
         return nn.Sequential(nn.Flatten(), Standardize(self.shift, self.scale), body)
 
     def start(self, x: Tensor) -> None:
-        """Centres by k-means++ (Arthur & Vassilvitskii 2007), spreads at the data's own, equal weights."""
+        """Centres and weights of the best of `num_starts` runs of EM; spreads at the data's own.
+
+        The spreads of EM would be too narrow for approximate inference: q is still uniform, and would pull the centres
+        together before it has learned.
+        """
         if len(x) < self.num_components:
             raise PpvaeError(f"{self.num_components} components need at least as many data, got {len(x)}")
-        mean, std = moments(x)
-        seed = int(torch.randint(2**31, ()))
-        standard = ((x.flatten(1) - mean) / std).double().cpu().numpy()
-        centres, _ = kmeans_plusplus(standard, self.num_components, random_state=seed)
+        rows = x.detach().flatten(1).cpu().double()
+        mean, scale = rows.mean(0), _scales(rows, torch.finfo(self.scale.dtype).eps)
         with torch.no_grad():
             self.shift.copy_(mean)
-            self.scale.copy_(std)
+            self.scale.copy_(scale)
             self.num_data.fill_(len(x))
-            self.raw_loc.copy_(torch.as_tensor(centres))
+            self.floor.copy_(self._floor(scale.square()))
+            weights, centres = self._best_em((rows - mean) / scale)
+            self.logits.copy_(weights.log())
+            self.raw_loc.copy_(centres)
+
+    def _best_em(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights [K], the largest first, and centres [K, x_dim] of a mixture of standardised data x [N, x_dim].
+
+        They are those of the highest mean log p(x) among short runs of EM (Biernacki, Celeux & Govaert 2003). Each run
+        starts at clusters of k-means, which start by k-means++ (Arthur & Vassilvitskii 2007). EM has the default
+        floor whatever the model's own is, so that no singular component wins. Of many rows it takes a random part.
+        """
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.mixture import GaussianMixture
+
+        seed = int(torch.randint(2**31, ()))
+        most = max(_START_ROWS, 20 * self.num_components)
+        if len(x) > most:
+            x = x[torch.randperm(len(x))[:most]]
+        em = GaussianMixture(
+            self.num_components,
+            covariance_type="diag" if self.covariance == "diagonal" else "full",
+            reg_covar=_RELATIVE_FLOOR,
+            n_init=self.num_starts,
+            random_state=seed,
+        )
+        with warnings.catch_warnings():
+            # of EM that stops early, and of fewer distinct rows than components: training can continue from either
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            em.fit(x.expand(max(len(x), 2), -1).numpy())  # scikit-learn refuses a single row
+        weights, order = torch.as_tensor(em.weights_).sort(descending=True, stable=True)
+        return weights, torch.as_tensor(em.means_)[order]
+
+    def _floor(self, variance: Tensor) -> Tensor:
+        """What is added to the variances of each column, [x_dim], where the data's variance is `variance` [x_dim]."""
+        if self.variance_floor is not None:
+            return torch.full_like(variance, self.variance_floor)
+        return self.relative_floor * variance
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log p(x) = log Σ_k π_k Normal(x; μ_k, Σ_k), [B]."""
@@ -136,12 +195,12 @@ class GMM(Model):
         """The K Gaussians, batch shape [K]."""
         loc = self.shift + self.scale * self.raw_loc
         if self.covariance == "diagonal":
-            variance = (self.scale * self.log_scale.exp()).square() + self.variance_floor
+            variance = (self.scale * self.log_scale.exp()).square() + self.floor
             return Normal(loc, variance.sqrt()).to_event(1)
         factor = self.off_diagonal.tril(-1) + torch.diag_embed(self.log_scale.exp())
         factor = self.scale.unsqueeze(-1) * factor
-        floor = self.variance_floor * torch.eye(self.x_dim, dtype=loc.dtype, device=loc.device)
-        return MultivariateNormal(loc, scale_tril=torch.linalg.cholesky(factor @ factor.mT + floor))
+        covariance = factor @ factor.mT + torch.diag(self.floor)
+        return MultivariateNormal(loc, scale_tril=torch.linalg.cholesky(covariance))
 
 
 def _at(components: TorchDistribution, k: Tensor) -> TorchDistribution:
@@ -149,3 +208,22 @@ def _at(components: TorchDistribution, k: Tensor) -> TorchDistribution:
     if isinstance(components, MultivariateNormal):
         return MultivariateNormal(components.loc[k], scale_tril=components.scale_tril[k])
     return Normal(components.base_dist.loc[k], components.base_dist.scale[k]).to_event(1)
+
+
+def _earlier_floor(model: GMM, weights: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Add the floor to weights that an earlier version saved."""
+    if f"{prefix}shift" in weights and f"{prefix}floor" not in weights:
+        floor = _EARLIER_FLOOR if model.variance_floor is None else model.variance_floor
+        weights[f"{prefix}floor"] = torch.full_like(model.floor, floor)
+
+
+def _scales(x: Tensor, eps: float) -> Tensor:
+    """The standard deviation [x_dim] of each column of x [N, x_dim].
+
+    A constant column gets the root of the mean variance of the others, or 1 where all are constant. A column whose
+    deviation is within 10 eps of its largest value is constant too: all it varies by is rounding.
+    """
+    std = x.std(0, correction=0)
+    varies = std > 10 * eps * x.abs().amax(0)
+    typical = std[varies].square().mean().sqrt() if varies.any() else torch.ones((), dtype=x.dtype)
+    return torch.where(varies, std, typical)

@@ -581,7 +581,8 @@ NUMBERS: dict[str, list[str]] = {
           "eval_every", "seed", "checkpoint_seconds", "num_train", "data_seed", "model.latent_dim", "model.min_scale"],
     f"{FIT} --inference per-datapoint": ["lr_phi", "inference_options.lr", "inference_options.tolerance",
                                          "inference_options.inner_steps", "inference_options.max_steps"],
-    "fit gmm --data iris": ["model.num_components", "model.variance_floor", "model.reg_covar"],
+    "fit gmm --data iris": ["model.num_components", "model.variance_floor", "model.reg_covar", "model.relative_floor",
+                            "model.num_starts"],
     "fit vae": ["model.hidden", "model.latent_dim"],
     "fit dlgm": ["model.latent_dims", "model.hidden"],
     "compare ppca --data iris --inference exact": [

@@ -131,7 +131,7 @@ def test_without_arguments_the_main_job_is_planned() -> None:
 
 def test_the_main_job_uses_the_settings_that_models_registered() -> None:
     settings = {job.model: job.settings for job in main_plan()}
-    assert (settings["gmm"].lr, settings["gmm"].epochs, settings["gmm"].patience) == (0.02, 320, None)
+    assert (settings["gmm"].lr, settings["gmm"].epochs, settings["gmm"].patience) == (0.02, 640, None)
     assert settings["vae"].epochs == settings["dlgm"].epochs == 90
 
 
