@@ -338,5 +338,5 @@ def test_a_posterior_is_a_plain_guide() -> None:
 
 def test_a_pair_that_is_not_a_fit_is_refused() -> None:
     model = ppvae.create("vae", x_dim=4)
-    with pytest.raises(ppvae.PpvaeError, match="fit must be what ppvae.fit or ppvae.load returns, got Pair"):
+    with pytest.raises(ppvae.PpvaeError, match="got Pair"):
         ppvae.as_pyro(ppvae.Pair(model, lambda x: {}, [4]))  # pyright: ignore[reportArgumentType]
