@@ -334,3 +334,9 @@ def test_a_posterior_is_a_plain_guide() -> None:
     drawn: list[Any] = [trace.nodes["z"].get("value") for trace in (guide, model)]
     assert torch.equal(*drawn)
     assert math.isfinite(Trace_ELBO().loss(fit.model, posterior, x))
+
+
+def test_a_pair_that_is_not_a_fit_is_refused() -> None:
+    model = ppvae.create("vae", x_dim=4)
+    with pytest.raises(ppvae.PpvaeError, match="got Pair"):
+        ppvae.as_pyro(ppvae.Pair(model, lambda x: {}, [4]))  # pyright: ignore[reportArgumentType]

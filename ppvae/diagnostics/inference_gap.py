@@ -82,8 +82,8 @@ def gaps(
         method: of `log_marginal`, for log p(x); where None, "exact" if that applies, else importance sampling from a
             slightly widened q*, of the family whose bound is the tightest.
         options: of the method.
-        lr, max_steps, tolerance, particles: of the optimisation, as `ppvae.refinement.refine` has them; more particles
-            bring it nearer to the optimum.
+        lr, max_steps, tolerance, particles: of the optimisation, as `ppvae.variational.refinement.refine` has them;
+            more particles bring it closer to the optimum.
         seed: of all draws; the caller's random state is left alone.
 
     Returns:

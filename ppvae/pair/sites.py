@@ -137,7 +137,7 @@ class GuideRecorder(Recorder):
             self.reparameterized = self.reparameterized and fn.has_rsample
             with torch.no_grad():
                 value = fn.sample(extra)
-            msg["value"] = value.detach()  # which a record keeps (ppvae.compiled), as it does not no_grad
+            msg["value"] = value.detach()  # which a record keeps (ppvae.pair.compiled), as it does not no_grad
         else:
             msg["value"] = fn.rsample(extra)
         return False

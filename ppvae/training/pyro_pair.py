@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ppvae.data.batch import Batch
+from ppvae.errors import PpvaeError
 from ppvae.pair.model import Model
 from ppvae.pair.posterior import Posterior
 from ppvae.training.fitted import Fit
@@ -57,7 +58,12 @@ def as_pyro(fit: Fit) -> tuple[PyroModel, PyroGuide]:
     They train under `Trace_ELBO()(model, guide)` with a torch optimiser and under `SVI.step`, and sample under
     `Predictive`. Per-datapoint rows are those of the training set at `index` (the first len(x) without it).
     Where a discrete site is enumerated, use `TraceEnum_ELBO`.
+
+    Raises:
+        PpvaeError: what is given is not a fit, such as a pair with its own source of φ, which has no strategy to train.
     """
+    if not isinstance(fit, Fit):
+        raise PpvaeError(f"fit must be what ppvae.fit or ppvae.load returns, got {type(fit).__name__}")
     serial = next(_serial)
     model = PyroModel(fit.model, f"ppvae{serial}.model")
     return model, PyroGuide(fit, model, f"ppvae{serial}.guide")

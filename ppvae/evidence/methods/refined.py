@@ -33,7 +33,7 @@ def refined(
     Args:
         widen: multiplies the standard deviations of q; where None, 1 + 0.45/√D for D continuous latents if q is
             Gaussian, a transform of Gaussians or a mixture of them, else 1.
-        lr, max_steps, tolerance, particles: of the refinement, as `ppvae.refinement.refine` has them.
+        lr, max_steps, tolerance, particles: of the refinement, as `ppvae.variational.refinement.refine` has them.
 
     Raises:
         PpvaeError: an option out of range, or a q that is to be widened and cannot.
