@@ -44,9 +44,10 @@ class Option:
         names = self.names() if callable(self.names) else self.names
         return None if names is None else list(names)
 
-    def checked(self, value: Any) -> Any:
+    def checked(self, value: Any, name: str | None = None) -> Any:
         """The value in the type of the option; raises PpvaeError where it has another type or is out of bounds."""
-        return require.typed(self.name, value, self.hint, known=self.known, called=self.called, bounds=self.bounds)
+        of: dict[str, Any] = {"known": self.known, "called": self.called, "bounds": self.bounds}
+        return require.typed(name or self.name, value, self.hint, **of)
 
 
 def option(

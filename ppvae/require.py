@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from ppvae.errors import PpvaeError
+
+#: types that a list may have
+_LISTS = (list, tuple, Sequence)
 
 
 def number(
@@ -146,14 +149,15 @@ def typed(
         return {key: typed(f"{name} of {key}", v, inner[1] if inner else Any) for key, v in value.items()}
     if not _has_form(value, kind):
         raise PpvaeError(f"{name} must be {in_words(kind)}, got {show(value)}")
-    if origin not in (list, tuple):
+    if origin not in _LISTS:
         return value
     values: list[Any] = list(value)  # pyright: ignore[reportArgumentType]
     if _is_fixed(kind) and len(values) != len(inner):
         raise PpvaeError(f"{name} must be {in_words(kind)}, got {show(value)}")
     hints = inner if _is_fixed(kind) else [inner[0] if inner else Any] * len(values)
     of_each: dict[str, Any] = {"known": known, "called": called, "bounds": bounds}
-    return origin(typed(called or name, v, hint, **of_each) for v, hint in zip(values, hints, strict=True))
+    out = [typed(called or name, v, hint, **of_each) for v, hint in zip(values, hints, strict=True)]
+    return tuple(out) if origin is tuple else out
 
 
 def in_words(kind: Any) -> str:
@@ -164,7 +168,7 @@ def in_words(kind: Any) -> str:
         return " or ".join(map(repr, inner))
     if origin in (dict, Mapping):
         return "a mapping"
-    if origin not in (list, tuple):
+    if origin not in _LISTS:
         return words.get(kind, f"a {getattr(kind, '__name__', kind)}")
     if _is_fixed(kind):
         return f"a list of {' and '.join(map(in_words, inner))}"
@@ -187,6 +191,6 @@ def _has_form(value: Any, kind: Any) -> bool:
         return isinstance(value, Integral if origin is int else Real) and not isinstance(value, bool)
     if origin in (dict, Mapping):
         return isinstance(value, Mapping)
-    if origin in (list, tuple):
+    if origin in _LISTS:
         return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
     return isinstance(value, origin)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 from ppvae import require
 from ppvae.catalogue import COMMANDS
 from ppvae.errors import PpvaeError
-from ppvae.options import Options
+from ppvae.options import Option, Options
 
 
 class Command(Options):
@@ -21,6 +21,8 @@ class Command(Options):
     catalogue: ClassVar = COMMANDS
     #: what the command line calls an option, where Python calls it otherwise
     words: ClassVar[Mapping[str, str]] = {}
+    #: the options inside an option that is a mapping, where it is a list of its own
+    parts: ClassVar[Mapping[str, Mapping[str, Option]]] = {}
 
     @classmethod
     def refuse_unknown(cls, names: Iterable[Any]) -> None:

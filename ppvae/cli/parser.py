@@ -94,9 +94,12 @@ def parse(words: list[str]) -> Command:
         each = kind.options()[key]
         if _takes_several(each) and isinstance(value, list) and len(value) == 1:
             value = value[0]
-        if isinstance(value, dict):
-            value = {**(out.get(key) or {}), **_unfolded(value)} if dict in _kinds(each.hint) else value
-        out[key] = value
+        if isinstance(value, dict) and dict in _kinds(each.hint):
+            value = _unfolded(value)
+            for part in value.keys() & kind.parts.get(key, {}):
+                kind.parts[key][part].checked(value[part], f"--{word}.{part}")
+            value = {**(out.get(key) or {}), **value}
+        out[key] = each.checked(value, f"--{word}")
     kind.refuse_unknown(out)
     if printing:
         print(yaml.safe_dump(kind.of(out).plain(), sort_keys=False, allow_unicode=True), end="")
@@ -140,8 +143,8 @@ def add_option(parser: ArgumentParser, word: str, each: Option) -> None:
 
 
 def underscored(word: str) -> str:
-    """--run-dir is --run_dir; values, and names of strategies inside them, stay as they are."""
-    match = re.match(r"--[\w.-]+", word)
+    """--run-dir is --run_dir; values, and what follows a dot, such as the name of a strategy, stay as they are."""
+    match = re.match(r"--[\w-]+", word)
     return word if match is None else match.group().replace("-", "_").replace("__", "--", 1) + word[match.end() :]
 
 
@@ -159,7 +162,9 @@ def _with_subject(words: list[str], subject: str | None, options: Mapping[str, O
     if any(word == f"--{subject}" or word.startswith(f"--{subject}=") for word in words):
         raise PpvaeError(f"{subject} is given twice: remove {words[0]!r} or --{subject}")
     if count > 1 and not _takes_several(options[subject]):
-        raise PpvaeError(f"unknown word {words[1]!r}: a value follows its option, like --{next(iter(options))} VALUE")
+        others = [f"--{word}" for word in options if word != subject]
+        more = f", and a value follows its option, like {others[0]} VALUE" if others else ""
+        raise PpvaeError(f"unknown word {words[1]!r}: one {subject} was expected{more}")
     return [f"--{subject}", *words]
 
 
@@ -167,13 +172,16 @@ def _refuse_unknown(words: list[str], kind: type[Command]) -> None:
     """Refuse a flag that the command does not have."""
     named = _named(kind)
     for word in words:
+        if re.match(r"-[A-Za-z]", word):
+            raise PpvaeError(f"unknown option {word!r}: options have two dashes, like --{next(iter(named))} VALUE")
         if not word.startswith("--") or not (flag := word[2:].partition("=")[0]):
             continue
         head, _, rest = flag.partition(".")
         if head == "config":
             continue
         if head not in named:
-            kind.refuse_unknown([rest] if rest and rest.partition(".")[0] in named else [])
+            if rest.partition(".")[0] in named:
+                raise PpvaeError(f"unknown option {flag!r}: did you mean {rest!r}?")
             kind.refuse_unknown([kind.words.get(head, head)])
             require.one_of("option", head, named, kind.elsewhere)
         if rest and dict not in _kinds(named[head].hint):
@@ -183,6 +191,8 @@ def _refuse_unknown(words: list[str], kind: type[Command]) -> None:
 def _read_file(file: str) -> dict[str, Any]:
     try:
         config = Yaml(Path(file).read_text(encoding="utf-8")).get_single_data()
+    except FileNotFoundError as error:
+        raise PpvaeError(f"--config: there is no file {file}: check the path") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise PpvaeError(f"--config: cannot read {file}: {' '.join(str(error).split())}") from error
     if not isinstance(config, Mapping):

@@ -141,8 +141,8 @@ def checked_fit(settings: Mapping[str, Any]) -> dict[str, Any]:
     """
     if "seed" in settings:
         raise PpvaeError("fit has seed, and a comparison has seeds: give seeds instead")
-    for name in ("inference", "inference_options"):
-        if name in settings:
+    for name in settings:
+        if name in CompareOptions.options() and name not in of_fit():
             raise PpvaeError(f"fit has {name}, which is an option of the comparison itself: give {name} beside fit")
     for name in settings:
         require.one_of("option of fit", name, of_fit(), CompareOptions.elsewhere)

@@ -13,6 +13,7 @@ from ppvae.cli.printing import console
 from ppvae.comparison.options import CompareOptions, from_earlier_comparison, of_fit
 from ppvae.errors import PpvaeError
 from ppvae.options import option
+from ppvae.training.settings import EARLIER_NAMES, Settings
 
 
 @register("compare", order=7, subject="models", model=True)
@@ -25,6 +26,7 @@ class CompareCommand(Command, CompareOptions):
 
     elsewhere = ". Options of a model are --model.NAME, settings of every fit --fit.NAME"
     words: ClassVar = {"model": "model_options"}
+    parts: ClassVar = {"fit": Settings.options()}
 
     fit: dict[str, Any] = option({}, "settings of every fit, such as --fit.epochs 50; `ppvae fit --help` explains them")
     run_dir: str | None = option(None, "a new folder for the run; where None, runs/compare-DATE-TIME")
@@ -35,8 +37,9 @@ class CompareCommand(Command, CompareOptions):
     @classmethod
     def refuse_unknown(cls, names: Iterable[Any]) -> None:
         for name in names:
-            if name in of_fit() and name not in cls.options():
-                raise PpvaeError(f"{name} is a setting of each fit: write --fit.{name}")
+            setting = EARLIER_NAMES.get(name, name)
+            if setting in of_fit() and setting not in cls.options():
+                raise PpvaeError(f"{name} is a setting of each fit: write --fit.{setting}")
             super().refuse_unknown([name])
 
     @classmethod
