@@ -13,7 +13,7 @@ import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from ppvae import require
-from ppvae.catalogue import COMMANDS
+from ppvae.catalogue import COMMANDS, STRATEGIES
 from ppvae.cli.command import Command
 from ppvae.errors import PpvaeError
 from ppvae.options import Option
@@ -143,9 +143,13 @@ def add_option(parser: ArgumentParser, word: str, each: Option) -> None:
 
 
 def underscored(word: str) -> str:
-    """--run-dir is --run_dir; values, and what follows a dot, such as the name of a strategy, stay as they are."""
-    match = re.match(r"--[\w-]+", word)
-    return word if match is None else match.group().replace("-", "_").replace("__", "--", 1) + word[match.end() :]
+    """--run-dir is --run_dir; values, and names of strategies between dots, stay as they are."""
+    match = re.match(r"--([\w.-]+)", word)
+    if match is None:
+        return word
+    parts = match.group(1).split(".")
+    parts[1:] = [part if part in STRATEGIES else part.replace("-", "_") for part in parts[1:]]
+    return ".".join([f"--{parts[0].replace('-', '_')}", *parts[1:]]) + word[match.end() :]
 
 
 def _named(kind: type[Command]) -> dict[str, Option]:
@@ -199,7 +203,8 @@ def _read_file(file: str) -> dict[str, Any]:
         raise PpvaeError(
             f"--config must name a file of YAML like 'seed: 1', one line per option, and {file} is not one"
         )
-    return {str(name): value for name, value in config.items() if name != "versions"}
+    of_run = isinstance(config.get("versions"), Mapping)  # the config.yaml of a run says what it was made with
+    return {str(name): value for name, value in config.items() if not (of_run and name == "versions")}
 
 
 def _kinds(hint: Any) -> list[Any]:
@@ -229,10 +234,11 @@ def _unfolded(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _print_help(parser: Parser, name: str, words: list[str], subject: str | None) -> NoReturn:
     """Print the help of the command, with the options of the model that it names, and leave."""
-    print(parser.format_help(), end="")
+    text = parser.format_help()
     at = words.index(f"--{subject}") + 1 if f"--{subject}" in words else len(words)
     if "model" in COMMANDS.facts(name) and at < len(words) and not words[at].startswith(("-", "[", "{")):
         from ppvae.cli.model_options import describe
 
-        print(f"\noptions of {words[at]}:\n{describe(words[at])}")
+        text += f"\noptions of {words[at]}:\n{describe(words[at])}\n"
+    print(text, end="")
     raise SystemExit(0)

@@ -98,6 +98,9 @@ class CompareOptions(DataOptions, JudgeOptions):
         super().__post_init__()
         for name in ("models", "inference", "families", "seeds"):
             object.__setattr__(self, name, _each_once(name, getattr(self, name)))
+        for model in self.models or ():
+            if not isinstance(model, str | type):
+                raise PpvaeError(f"models must be names or classes, got {require.show(model)}")
         for strategy, options in self.inference_options.items():
             check_inference_options(strategy, options)
         object.__setattr__(self, "fit", checked_fit(self.fit))
@@ -142,7 +145,7 @@ def checked_fit(settings: Mapping[str, Any]) -> dict[str, Any]:
     if "seed" in settings:
         raise PpvaeError("fit has seed, and a comparison has seeds: give seeds instead")
     for name in settings:
-        if name in CompareOptions.options() and name not in of_fit():
+        if name in CompareOptions.options() and name not in (*of_fit(), "fit"):
             raise PpvaeError(f"fit has {name}, which is an option of the comparison itself: give {name} beside fit")
     for name in settings:
         require.one_of("option of fit", name, of_fit(), CompareOptions.elsewhere)

@@ -66,7 +66,9 @@ def fit(
     if isinstance(model, str):
         model = build_for(model, data, seed=settings.seed)
     if not isinstance(model, Model | Fit):
-        raise PpvaeError(f"model must be a ppvae.Model or the name of one, got {type(model).__name__}")
+        raise PpvaeError(
+            f"model must be a ppvae.Model or the name of one (ppvae list has them), got {type(model).__name__}"
+        )
     has_rows = strategy_class(settings.inference).has_rows
     settings = settings.for_data(len(data.train), dynamic=data.dynamic, has_rows=has_rows)
     place = run_place(run_dir, resume)

@@ -39,7 +39,9 @@ class CompareCommand(Command, CompareOptions):
         for name in names:
             setting = EARLIER_NAMES.get(name, name)
             if setting in of_fit() and setting not in cls.options():
-                raise PpvaeError(f"{name} is a setting of each fit: write --fit.{setting}")
+                raise PpvaeError(
+                    f"{name} is a setting of every fit: write --fit.{setting}, or in a file {setting} under fit"
+                )
             super().refuse_unknown([name])
 
     @classmethod
