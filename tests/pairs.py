@@ -202,3 +202,18 @@ def truth(model: ppvae.Model, x: Tensor) -> Tensor:
         return model.truth(x)
     assert isinstance(model, (Curve, Switched))
     return by_quadrature(model, x, (0.0, 1.0))
+
+
+class Branching(ppvae.Model):
+    """Looks at its latent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loc = torch.nn.Parameter(torch.zeros(()))
+
+    def model(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            loc = z if bool((z > 0).any()) else -z
+            mean = (loc + self.loc).unsqueeze(-1) * torch.ones_like(x)
+            pyro.sample("x", dist.Normal(mean, 1.0).to_event(1), obs=x)

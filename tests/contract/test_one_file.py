@@ -363,13 +363,13 @@ def test_new_entries_are_listed_described_and_used_from_the_command_line(place: 
 def test_new_entries_are_under_the_contract_tests(place: Path) -> None:
     """The copied tests, unchanged, try each new entry; a new model passes them under a new strategy."""
     pytest_here = ("-m", "pytest", "-p", "no:cacheprovider")
-    files = ("contract", "cli", "families", "methods")
-    files = [*(f"tests/test_{name}.py" for name in files), "tests/variational/test_estimator.py", "tests/test_house.py"]
+    files = ("contract/test_models", "contract/test_methods", "cli/test_commands", "pair/test_families")
+    files = [f"tests/{name}.py" for name in (*files, "variational/test_estimator", "test_house")]
     collected = ran(place, *pytest_here, "--collect-only", *files)
     for kind, (file, name, _) in ENTRIES.items():
         if kind not in ("likelihoods", "data", "schedules"):
             assert f"[{name}" in collected or f"-{name}" in collected, kind
         assert f"[ppvae.{file.removeprefix('ppvae/').removesuffix('.py').replace('/', '.')}]" in collected
-    contract = ran(place, *pytest_here, "tests/test_contract.py", "-k", "threshold-units and one-row")
+    contract = ran(place, *pytest_here, "tests/contract/test_models.py", "-k", "threshold-units and one-row")
     assert " passed" in contract
     assert " failed" not in contract

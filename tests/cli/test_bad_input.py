@@ -1,7 +1,7 @@
 """Bad input on the command line: one clear line that names the thing and the way out.
 
 That line is all there is: exit status 2, nothing on stdout, no traceback, and the disk as it was. The folder of bad
-input is made in `bad_places.py`; `test_bad_input_runs.py` has files of options and runs, `test_bad_input_python.py`
+input is made in `bad_places.py`; `test_bad_input_runs.py` has files of options and runs, `contract/test_bad_input.py`
 what Python refuses.
 """
 

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from checks import refused
+from fits import linear, mixture, trained
 from matplotlib import pyplot
-from test_calibration import linear, mixture, refused, trained
 from torch import Tensor
 from torch.distributions import Normal
 

@@ -11,43 +11,21 @@ import pyro.distributions as dist
 import pytest
 import torch
 import xarray as xr
+from checks import refused
+from fits import linear, mixture, trained
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pictures import drawn, labels
 from torch import Tensor
 
 import ppvae
-from ppvae import PpvaeError, plots
+from ppvae import plots
 from ppvae.diagnostics.calibration import _histogram, _uniformity, sbc
 from ppvae.diagnostics.predictive import posterior_predictive_check
-from ppvae.models import GMM, PPCA, VAE
+from ppvae.models import GMM, VAE
 from ppvae.pair.local import Phi
 
 QUANTITIES = ["z[0]", "z[1]", "log p(z)", "log p(x|z)"]
-
-
-def trained(model: ppvae.Model, x: Tensor, inference: str = "exact", **options: Any) -> ppvae.Fit:
-    kind = ("bernoulli", "binary") if bool(((x == 0) | (x == 1)).all()) else ("gaussian", "real")
-    data = ppvae.Data("given", x, x[:4], x[:4], *kind)
-    return ppvae.fit(model, data, inference, **{"epochs": 1, "progress": False, **options})
-
-
-def linear(change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None) -> ppvae.Fit:
-    """pPCA with parameters of order one in float64; q is the posterior, of loc [B, 2] and Cholesky factor, changed."""
-    torch.manual_seed(5)
-    fit = trained(PPCA(4, 2), torch.randn(30, 4), precision="64-true")
-    with torch.no_grad():
-        for p in fit.model.parameters():
-            p.copy_(torch.randn_like(p))
-    if change is not None:
-        exact = fit.model.exact_phi
-
-        def changed(x: Tensor) -> dict[str, Tensor]:
-            loc, tril = change(*exact(x).values())
-            return {"loc": loc, "scale_tril": tril}
-
-        fit.model.exact_phi = changed
-    return fit
 
 
 def scaled(factor: float) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -131,17 +109,6 @@ def test_the_prior_is_caught_by_the_likelihood_alone() -> None:
     assert found["p_value"].sel(quantity="log p(x|z)") < 1e-6
     assert found["rank_mean"].sel(quantity="log p(x|z)") > 0.9  # the true z explains x better than the prior's
     assert found.attrs["warning"].endswith("not calibrated in log p(x|z)")
-
-
-def mixture(inference: str = "exact") -> ppvae.Fit:
-    """Three overlapping components of unequal weights."""
-    torch.manual_seed(7)
-    fit = trained(GMM(2, 3), torch.randn(60, 2), inference)
-    with torch.no_grad():
-        model = cast(GMM, fit.model)
-        model.logits.copy_(torch.tensor([0.5, 0.3, 0.2]).log())
-        model.raw_loc.copy_(torch.tensor([[-1.0, 0.0], [0.0, 1.0], [1.5, -1.0]]))
-    return fit
 
 
 def test_discrete_latents_are_ranked_with_ties_at_random() -> None:
@@ -253,13 +220,6 @@ REFUSED: dict[str, dict[str, Any]] = {
     "pair must be": {"pair": 3},
     "the guide has no latent": {"pair": "summed"},
 }
-
-
-def refused(named: str, call: Callable[[], Any]) -> None:
-    with pytest.raises(PpvaeError) as caught:
-        call()
-    assert named.strip() in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("named", REFUSED)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_data import identical, refusal
+from checks import identical, refusal
 
 from ppvae.data.dataset import Data
 from ppvae.data.loading import load_data

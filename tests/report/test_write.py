@@ -345,7 +345,7 @@ def test_data_made_in_python_are_shown_by_number_alone(tmp_path: Path) -> None:
 
 
 def test_the_citation_is_that_of_the_file() -> None:
-    file = yaml.safe_load((Path(__file__).parents[1] / "CITATION.cff").read_text(encoding="utf-8"))
+    file = yaml.safe_load((Path(__file__).parents[2] / "CITATION.cff").read_text(encoding="utf-8"))
     assert " and ".join(author["name"] for author in file["authors"]) == citation.AUTHORS
     assert (file["title"], file["license"], file["message"]) == (citation.TITLE, citation.LICENSE, citation.MESSAGE)
     assert file["version"] == ppvae.__version__

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -16,6 +15,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
+from checks import identical, refusal
 from sklearn.datasets import load_digits
 from sklearn.utils import check_random_state
 from torch import Tensor
@@ -27,7 +27,7 @@ from ppvae.data.readers import SPLITS
 from ppvae.data.treatment import likelihood_for, treatments
 from ppvae.errors import PpvaeError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MNIST = Path(os.environ.get("PPVAE_DATA") or ROOT.parent / "shared" / "data")
 IDX_FILES = [
     f"{part}-ubyte" for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
@@ -48,21 +48,6 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("urllib.request.urlopen", refuse)
     monkeypatch.setenv("PPVAE_DATA", str(tmp_path / "root"))
     monkeypatch.chdir(tmp_path)
-
-
-def identical(a: Data, b: Data) -> bool:
-    return all(torch.equal(a.splits[split], b.splits[split]) for split in SPLITS)
-
-
-def refusal(action: Callable[[], object]) -> str:
-    """The message of the PpvaeError that `action` must raise: one line of bearable length."""
-    with pytest.raises(PpvaeError) as caught:
-        action()
-    message = str(caught.value)
-    assert message
-    assert "\n" not in message
-    assert len(message) < 600
-    return message
 
 
 # Named sets

@@ -1,21 +1,17 @@
 """log p(x, z) compiled gives the numbers that the model as written gives."""
 
 import math
-import shutil
 
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.distributions import Normal
+from checks import compiler
+from pairs import Branching
 from torch import Tensor
 
 import ppvae
 from ppvae.distributions import fast
-
-compiler = pytest.mark.skipif(
-    shutil.which("g++") is None and shutil.which("clang++") is None, reason="torch.compile needs a C++ compiler"
-)
 
 
 def digits(model: ppvae.Model, treatment: str = "static") -> tuple[ppvae.Fit, Tensor]:
@@ -41,21 +37,6 @@ def test_the_support_of_the_likelihood_is_still_held_against_x() -> None:
     fit, x = digits(ppvae.create("vae", x_dim=64, latent_dim=3, hidden=(20,)))
     with pytest.raises(ppvae.PpvaeError, match="within the support"):
         ppvae.log_marginal(fit, x[:3] + 0.5, num_samples=5, compile=True)
-
-
-class Branching(ppvae.Model):
-    """Looks at its latent."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.loc = torch.nn.Parameter(torch.zeros(()))
-
-    def model(self, x: Tensor) -> None:
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", Normal(x.new_zeros(()), 1.0))
-            loc = z if bool((z > 0).any()) else -z
-            mean = (loc + self.loc).unsqueeze(-1) * torch.ones_like(x)
-            pyro.sample("x", Normal(mean, 1.0).to_event(1), obs=x)
 
 
 def test_a_model_that_branches_on_values_is_refused() -> None:

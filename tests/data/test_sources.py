@@ -11,8 +11,8 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
+from checks import identical, refusal
 from PIL import Image
-from test_data import identical, refusal
 from torch import Tensor
 
 from ppvae import vision
