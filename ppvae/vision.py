@@ -13,11 +13,11 @@ from types import ModuleType
 
 import torch
 
-_SCHEMAS = {
+SCHEMAS = {
     "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 }
-_declared: list[torch.library.Library] = []  # a declaration lives as long as its Library
+DECLARED: list[torch.library.Library] = []  # a declaration lives as long as its Library
 
 
 def torchvision() -> ModuleType:
@@ -31,21 +31,22 @@ def torchvision() -> ModuleType:
         RuntimeError: torchvision cannot be imported for another reason than a missing operator declaration.
     """
     try:
-        return _import()
+        return import_parts()
     except RuntimeError as error:
-        missing = [schema for name, schema in _SCHEMAS.items() if not hasattr(torch.ops.torchvision, name)]
+        missing = [schema for name, schema in SCHEMAS.items() if not hasattr(torch.ops.torchvision, name)]
         if not missing or "operator torchvision::" not in str(error):
             raise
     library = torch.library.Library("torchvision", "FRAGMENT")
     for schema in missing:
         library.define(schema)
-    _declared.append(library)
+    DECLARED.append(library)
     for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
         del sys.modules[name]  # submodules of the failed import would stay half made
-    return _import()
+    return import_parts()
 
 
-def _import() -> ModuleType:
+def import_parts() -> ModuleType:
+    """Import what is used of torchvision."""
     for name in ("torchvision.datasets", "torchvision.utils"):
         importlib.import_module(name)
     return sys.modules["torchvision"]

@@ -250,7 +250,7 @@ def _stopped(place: Path) -> None:
     class Killed(BaseException):
         pass
 
-    take = Training._step
+    take = Training.take_step
 
     def dying(self: Training, index: Any) -> float:
         if self.steps == 3:
@@ -263,7 +263,7 @@ def _stopped(place: Path) -> None:
     compared: dict[str, Any] = {"num_samples": 30, "seeds": [0], **short}
     ppvae.compare("ppca", "exact", "iris", epochs=1, run_dir=place / "compared", **compared)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Training, "_step", dying)
+        patch.setattr(Training, "take_step", dying)
         by_hand = Data("mine", iris.train, iris.valid, iris.test, "gaussian", "real")
         for name, data in (("stopped-fit", iris), ("stopped-by-hand", by_hand)):
             with pytest.raises(Killed):

@@ -45,3 +45,7 @@ def mixture(inference: str = "exact") -> ppvae.Fit:
         model.logits.copy_(torch.tensor([0.5, 0.3, 0.2]).log())
         model.raw_loc.copy_(torch.tensor([[-1.0, 0.0], [0.0, 1.0], [1.5, -1.0]]))
     return fit
+
+
+def to_the_prior(loc: Tensor, tril: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.zeros_like(loc), torch.eye(2, dtype=loc.dtype).expand_as(tril)

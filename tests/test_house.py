@@ -172,3 +172,36 @@ def test_type_checkers_see_the_names_that_python_loads() -> None:
         value = getattr(ppvae, name)
         if home := getattr(value, "__module__", None):
             assert f"from {home} import" in source
+
+
+# Tests
+
+TESTS = {
+    str(path.relative_to(ROOT)): ast.parse(path.read_text(encoding="utf-8"))
+    for path in sorted((ROOT / "tests").rglob("*.py"))
+}
+
+
+def test_tests_mirror_the_wings() -> None:
+    """The other folders: tests over catalogues, exact answers by other means, and speed."""
+    folders = {Path(name).parts[1] for name in TESTS if len(Path(name).parts) > 2}
+    assert folders - {"contract", "oracles", "benchmarks"} == {*MAY_IMPORT} - {"distributions"}
+
+
+@pytest.mark.parametrize("name", TESTS)
+def test_no_test_reaches_for_a_private_name_of_the_library(name: str) -> None:
+    """Neither imported, nor an attribute of an imported module, nor replaced by `monkeypatch.setattr`."""
+    private, modules = [], set()
+    for node in ast.walk(TESTS[name]):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "ppvae":
+            modules |= {each.asname or each.name for each in node.names}
+            private += [each.name for each in node.names if each.name.startswith("_")]
+    for node in ast.walk(TESTS[name]):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+            private += [node.attr] if re.match("_[A-Za-z]", node.attr) else []
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "setattr":
+            where, *words = node.args
+            ours = not (isinstance(where, ast.Name) and where.id not in modules and not where.id.isupper())
+            words = [word.value for word in (where, *words) if isinstance(word, ast.Constant)]
+            private += [str(w) for w in words if ours and re.match("_[A-Za-z]", str(w).rpartition(".")[2])]
+    assert private == []

@@ -66,7 +66,7 @@ def tuned(
             continue
         tried = [trial for trial in known if trial.key == key]
         if not tried:
-            tried = [_try(job, options, seconds, show) for options in _points(job)]
+            tried = [try_rates(job, options, seconds, show) for options in _points(job)]
             best = max(tried, key=lambda trial: -math.inf if trial.valid_bound is None else trial.valid_bound)
             if best.valid_bound is None:
                 raise PpvaeError(f"no learning rate of the grid gives {job.model} under {job.how} a finite bound")
@@ -99,7 +99,8 @@ def _points(job: Job) -> list[dict[str, Any]]:
     return out
 
 
-def _try(job: Job, options: dict[str, Any], seconds: float, show: Callable[[str], None] | None) -> Trial:
+def try_rates(job: Job, options: dict[str, Any], seconds: float, show: Callable[[str], None] | None) -> Trial:
+    """Train with these learning rates for that time, and take the best validation bound."""
     if show is not None:
         show(f"{Path(job.model).name} · {job.how} · tuning {options}")
     inference, family = job.settings.inference, job.settings.family

@@ -35,11 +35,11 @@ STREAM_REFINE = stream("diagnostics/gap/refinement")
 STREAM_CHOOSE = stream("diagnostics/gap/choice")
 STREAM_REPORT = stream("diagnostics/gap/reported")
 #: draws that choose a start
-_CHOOSE = 1000
+CHOICE_DRAWS = 1000
 
 
 #: steps by which the weights of a flow are fitted, and their learning rate
-_FLOW_STEPS, _FLOW_LR = 1500, 3e-3
+FLOW_STEPS, FLOW_LR = 1500, 3e-3
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ def best_of_own_family(problem: Problem, improve: Any) -> BestQ:
     q, layout, start = problem.posterior, problem.pair.layout, problem.pair.start
     warm = improve(q)
     if not layout.width:
-        return _best(problem, {"q": warm})
+        return best_of(problem, {"q": warm})
     cold = Posterior(problem.model, layout.unpack(start.repeat(len(problem.x), 1)))
-    return _best(problem, {"q": Posterior(problem.model, q.phi, warm.converged), "warm": warm, "cold": improve(cold)})
+    return best_of(problem, {"q": Posterior(problem.model, q.phi, warm.converged), "warm": warm, "cold": improve(cold)})
 
 
 def with_family(problem: Problem, name: str, options: Mapping[str, Any]) -> Model:
@@ -83,13 +83,13 @@ def best_of_family(
 ) -> BestQ:
     """q* of another family under the same model; it starts warm at the moments of the own family's q*."""
     if model.guide_modules:
-        return _best(problem, {"warm": improve(_fitted(problem, name, options))})
+        return best_of(problem, {"warm": improve(_fitted(problem, name, options))})
     layout = model.layout()
     starts = {
         "warm": _at_moments(problem, own.posterior, model, name, options),
         "cold": layout.start.to(problem.x).repeat(len(problem.x), 1),
     }
-    return _best(problem, {start: improve(Posterior(model, layout.unpack(rows))) for start, rows in starts.items()})
+    return best_of(problem, {start: improve(Posterior(model, layout.unpack(rows))) for start, rows in starts.items()})
 
 
 def _at_moments(problem: Problem, posterior: Posterior, model: Model, name: str, options: Mapping[str, Any]) -> Tensor:
@@ -99,7 +99,7 @@ def _at_moments(problem: Problem, posterior: Posterior, model: Model, name: str,
     with torch.no_grad(), forked(problem.x.device):
         for number, block in problem.blocks():
             reseed(block_seed(problem.seed, STREAM_CHOOSE, number), problem.x.device)
-            values = draw(posterior.select(block.positions), problem.x[block.positions], _CHOOSE).raw_values
+            values = draw(posterior.select(block.positions), problem.x[block.positions], CHOICE_DRAWS).raw_values
             u = target.unconstrained(values)[:, block.rows]
             for i, (mean, std) in enumerate(zip(u.mean(0), u.std(0).clamp_min(1e-4), strict=True)):
                 sites, at = [], 0
@@ -117,10 +117,10 @@ def _fitted(problem: Problem, name: str, options: Mapping[str, Any]) -> Posterio
     size = len(problem.x)
     treatment = as_they_are(problem.x)
     data = Data("gaps", problem.x, problem.x[:1], problem.x[:1], likelihood_for(treatment), treatment)
-    epochs = math.ceil(_FLOW_STEPS / math.ceil(size / 100))
+    epochs = math.ceil(FLOW_STEPS / math.ceil(size / 100))
     fitted = train(
         problem.pair if isinstance(problem.pair, Fit) else problem.pair.model,
-        data, "per-datapoint", family=name, family_options=options, train_model=False, lr=_FLOW_LR,
+        data, "per-datapoint", family=name, family_options=options, train_model=False, lr=FLOW_LR,
         inference_options={"max_steps": 1},  # of validation data, whose bound is of no use here
         epochs=epochs, eval_every=epochs, patience=None, accelerator=problem.x.device.type,
         precision="64-true" if problem.x.dtype == torch.float64 else "32-true",
@@ -129,10 +129,10 @@ def _fitted(problem: Problem, name: str, options: Mapping[str, Any]) -> Posterio
     return fitted.posterior(problem.x, torch.arange(size))
 
 
-def _best(problem: Problem, candidates: Mapping[str, Posterior]) -> BestQ:
+def best_of(problem: Problem, candidates: Mapping[str, Posterior]) -> BestQ:
     """For each datum the candidate of the largest bound, on draws that are theirs in common and nobody else's."""
     names, posteriors = list(candidates), list(candidates.values())
-    few = problem.at(problem.everyone, _CHOOSE)
+    few = problem.at(problem.everyone, CHOICE_DRAWS)
     bounds = []
     for posterior in posteriors:
         sampler = Proposal(posterior.model, posterior)

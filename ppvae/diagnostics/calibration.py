@@ -63,8 +63,8 @@ def sbc(pair: Pair, *, num_data: int = 500, num_draws: int = 199, seed: int = 0)
     simulated = sample(pair, num_data, seed=block_seed(seed, _STREAM))
     rank, quantities = _ranks(pair, simulated.x, simulated.latents, num_draws, seed)
     bins = min(MOST_BINS, num_data // _IN_A_BIN)
-    counts, expected = _histogram(rank, num_draws, bins)
-    chi2, p_value = _uniformity(counts, expected)
+    counts, expected = rank_counts(rank, num_draws, bins)
+    chi2, p_value = uniformity(counts, expected)
     place = (rank + 0.5) / (num_draws + 1)
     nominal, covered = _coverage(rank, num_draws)
     crowded = [name for name, p in zip(quantities, p_value, strict=True) if p < ALARM / len(quantities)]
@@ -125,14 +125,14 @@ def _ranks(pair: Pair, x: Tensor, truth: dict[str, Tensor], num_draws: int, seed
     return (below + (chance * (equal + 1)).long()).cpu().numpy(), quantities
 
 
-def _uniformity(counts: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def uniformity(counts: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """χ² [Q] of counts [Q, bins] against those expected [bins], and its p-value."""
     chi2 = ((counts - expected) ** 2 / expected).sum(-1)
     tail = torch.special.gammaincc(torch.tensor((len(expected) - 1) / 2).double(), torch.as_tensor(chi2 / 2))
     return chi2, tail.numpy()
 
 
-def _histogram(rank: np.ndarray, num_draws: int, bins: int) -> tuple[np.ndarray, np.ndarray]:
+def rank_counts(rank: np.ndarray, num_draws: int, bins: int) -> tuple[np.ndarray, np.ndarray]:
     """Counts [Q, bins] of ranks [N, Q] on 0 … L in bins as equal as whole numbers allow, and those expected [bins]."""
     which = np.arange(num_draws + 1) * bins // (num_draws + 1)
     expected = np.bincount(which, minlength=bins) * len(rank) / (num_draws + 1)

@@ -128,7 +128,7 @@ def gaps(
         name: best_of_family(problem, improve, own, model, name, of)
         for model, (name, of) in zip(models, others.items(), strict=True)
     }
-    columns = _report(problem, own, stars, p)
+    columns = gap_columns(problem, own, stars, p)
     data: dict[str, Any] = {}
     for name, column in columns.items():
         dims = ("datum",) if column.dim() == 1 else ("family", "datum")
@@ -154,7 +154,7 @@ def gaps(
     )
 
 
-def _report(
+def gap_columns(
     problem: Problem, own: BestQ, others: Mapping[str, BestQ], p: Mapping[str, Tensor] | None
 ) -> dict[str, Tensor]:
     """Columns [N], and those of other families [F, N], from fresh draws that are common to all."""

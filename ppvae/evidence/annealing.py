@@ -31,7 +31,7 @@ _STREAM_TUNE = stream("evidence/annealing/tuning")
 #: draws of q that its standard deviation is read from
 _SPREAD_DRAWS = 100
 #: a tuning run corrects each step size this often at least, however few temperatures there are
-_LEAST_UPDATES = 60
+LEAST_UPDATES = 60
 #: change of the log step size by an acceptance that is off by 1
 _GAIN = 0.5
 #: step sizes are averaged over so many temperatures
@@ -252,7 +252,7 @@ class Annealing(Sampler):
             self._scale[at] = torch.maximum(spread, 1e-6 * self._scale[at])
         u, path = self._start(block, self.num_tuning), self._path(block)
         log_step = u.new_full((len(at),), -0.25 * math.log(self.target.size))
-        repeats = math.ceil(_LEAST_UPDATES / max(1, len(inner)))
+        repeats = math.ceil(LEAST_UPDATES / max(1, len(inner)))
         record = []
         with explained(type(self.target.model).__name__):
             with pyro.validation_enabled(True):  # x is held against the support of its likelihood once

@@ -92,7 +92,7 @@ class Training:
                     # shapes and supports are validated once; afterwards that would cost a quarter of a step
                     if self.steps == first + 1:
                         unvalidated.enter_context(pyro.validation_enabled(False))
-                    self.bounds.append(self._step(batches[self.batches]))
+                    self.bounds.append(self.take_step(batches[self.batches]))
                     self.batches += 1
                     self.stopped = self._spent()
                     if self.keep is not None:
@@ -167,7 +167,8 @@ class Training:
         self.result.history = state["history"]
         self.result.seconds = state["seconds"]
 
-    def _step(self, index: Tensor) -> float:
+    def take_step(self, index: Tensor) -> float:
+        """One step on the data of these positions [B]; gives the bound per datum before it, in nats."""
         if self.steps < self.settings.warmup:
             self.inner.estimator = self._estimator_now(self.steps)
         loss, bound = self.step(self.data.draw(self.train[index]), index)

@@ -502,7 +502,7 @@ def test_unreadable_results_are_refused_in_one_line(what: str, tmp_path: Path) -
 def test_an_interrupted_comparison_leaves_the_rows_done(
     failure: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = importlib.import_module("ppvae.comparison.executor")
+    module = importlib.import_module("ppvae.comparison.run")
     done = module.run
 
     def run(job: Job, *arguments: Any, **judged: Any) -> Row:
@@ -530,7 +530,7 @@ def test_a_first_fit_that_fails_leaves_the_disk_as_it_was(
         raise failure("no luck")
 
     with monkeypatch.context() as patch:
-        patch.setattr("ppvae.training.loop.Training._step", step)
+        patch.setattr("ppvae.training.loop.Training.take_step", step)
         with pytest.raises(failure, match="no luck"):
             compare(run_dir=tmp_path / "deep" / "er")
         assert not list(tmp_path.iterdir())

@@ -42,7 +42,7 @@ def test_the_best_of_the_grid_is_what_runs(tmp_path: Path) -> None:
 
 def test_a_comparison_that_goes_on_does_not_tune_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = ppvae.compare(**SMALL, run_dir=tmp_path / "run")
-    monkeypatch.setattr(tuning, "_try", lambda *args: pytest.fail("tuned again"))
+    monkeypatch.setattr(tuning, "try_rates", lambda *args: pytest.fail("tuned again"))
     again = ppvae.compare(**SMALL, run_dir=tmp_path / "run", resume=True)
     assert (again.rows, again.tuning) == (found.rows, found.tuning)
 

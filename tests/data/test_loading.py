@@ -725,7 +725,7 @@ def test_torchvision_imports_whatever_the_builds() -> None:
 first, second = vision.torchvision(), vision.torchvision()
 import torchvision
 assert first is second is torchvision
-assert len(vision._declared) <= 1
+assert len(vision.DECLARED) <= 1
 assert torchvision.utils.make_grid(torch.zeros(4, 1, 2, 2)).shape == (3, 6, 18)
 assert torchvision.datasets.MNIST is sys.modules["torchvision.datasets.mnist"].MNIST
 """)
@@ -737,12 +737,12 @@ try:
     import torchvision
 except RuntimeError:  # the builds differ: stand in for one that has the operators
     library = torch.library.Library("torchvision", "FRAGMENT")
-    for schema in vision._SCHEMAS.values():
+    for schema in vision.SCHEMAS.values():
         library.define(schema)
     for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
         del sys.modules[name]
 vision.torchvision()
-assert vision._declared == []
+assert vision.DECLARED == []
 """)
 
 
@@ -750,8 +750,8 @@ def test_other_errors_of_torchvision_pass_through(monkeypatch: pytest.MonkeyPatc
     def broken() -> None:
         raise RuntimeError("another reason")
 
-    declared = list(vision._declared)
-    monkeypatch.setattr(vision, "_import", broken)
+    declared = list(vision.DECLARED)
+    monkeypatch.setattr(vision, "import_parts", broken)
     with pytest.raises(RuntimeError, match="another reason"):
         vision.torchvision()
-    assert vision._declared == declared
+    assert declared == vision.DECLARED

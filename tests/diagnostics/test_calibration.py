@@ -12,7 +12,7 @@ import pytest
 import torch
 import xarray as xr
 from checks import refused
-from fits import linear, mixture, trained
+from fits import linear, mixture, to_the_prior, trained
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pictures import drawn, labels
@@ -20,7 +20,7 @@ from torch import Tensor
 
 import ppvae
 from ppvae import plots
-from ppvae.diagnostics.calibration import _histogram, _uniformity, sbc
+from ppvae.diagnostics.calibration import rank_counts, sbc, uniformity
 from ppvae.diagnostics.predictive import posterior_predictive_check
 from ppvae.models import GMM, VAE
 from ppvae.pair.local import Phi
@@ -30,10 +30,6 @@ QUANTITIES = ["z[0]", "z[1]", "log p(z)", "log p(x|z)"]
 
 def scaled(factor: float) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
     return lambda loc, tril: (loc, factor * tril)
-
-
-def to_the_prior(loc: Tensor, tril: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.zeros_like(loc), torch.eye(2, dtype=loc.dtype).expand_as(tril)
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +168,7 @@ def test_p_values_are_those_of_the_chi_square_test() -> None:
 
     generator = np.random.default_rng(3)
     rank = generator.integers(0, 100, size=(500, 4000))
-    chi2, p = _uniformity(*_histogram(rank, 99, 20))
+    chi2, p = uniformity(*rank_counts(rank, 99, 20))
     for i in range(3):
         counts = np.histogram(rank[:, i], bins=np.arange(0, 101, 5))[0]
         statistic, expected = chisquare(counts)

@@ -24,8 +24,8 @@ from torch.distributions import Categorical, MultivariateNormal, Normal, kl_dive
 
 import ppvae
 from ppvae import Local, Posterior, PpvaeError
-from ppvae.diagnostics.best_q import _best
-from ppvae.diagnostics.inference_gap import _report
+from ppvae.diagnostics.best_q import best_of
+from ppvae.diagnostics.inference_gap import gap_columns
 from ppvae.evidence.problem import Problem
 from ppvae.models import DLGM, GMM, PPCA, VAE
 from ppvae.pair.local import Phi
@@ -227,8 +227,8 @@ def test_errors_are_paired_and_right() -> None:
     x = torch.cat([cloud()] * 5).double()
     asked = Problem(fit, x, None, 3, 1000)
     q = asked.posterior
-    star = _best(asked, {"warm": refine(q, x, max_steps=100)})
-    found = _report(asked, star, {}, None)
+    star = best_of(asked, {"warm": refine(q, x, max_steps=100)})
+    found = gap_columns(asked, star, {}, None)
     at_star, at_q = (divergence(fit, posterior, x) for posterior in (star.posterior, q))
     for gap, expected in (("approximation_gap", at_star), ("amortization_gap", at_q - at_star)):
         z = (found[gap] - expected) / found[f"{gap}_se"]
@@ -262,7 +262,7 @@ def test_choosing_a_start_leaves_no_bias(monkeypatch: pytest.MonkeyPatch) -> Non
     On the draws that choose, it is too high by many standard errors; on those reported it is what quadrature gives,
     within z = 4.5.
     """
-    monkeypatch.setattr(MODULE, "_CHOOSE", 20)
+    monkeypatch.setattr(MODULE, "CHOICE_DRAWS", 20)
     x = torch.linspace(0.8, 2.0, 300, dtype=torch.float64).unsqueeze(-1)
     fit = pairs.fitted(Square(), x)
     asked = Problem(fit, x, None, 0, 400)
@@ -272,13 +272,13 @@ def test_choosing_a_start_leaves_no_bias(monkeypatch: pytest.MonkeyPatch) -> Non
         name: Posterior(fit.model, {"loc": sign * x.squeeze(-1).sqrt(), "scale": scale}, everyone)
         for name, sign in (("warm", 1.0), ("cold", -1.0))
     }
-    star = _best(asked, modes)
+    star = best_of(asked, modes)
     assert {str(name) for name in star.start} == {"warm", "cold"}
     grid = torch.linspace(-8, 8, 16_001, dtype=torch.float64).unsqueeze(-1)
     log_q = Normal(x.squeeze(-1).sqrt(), scale).log_prob(grid)
     log_joint = Normal(0.0, 1.0).log_prob(grid) + Normal(grid.square(), 0.5).log_prob(x.squeeze(-1))
     truth = ((log_q.exp() * (log_joint - log_q)).sum(0) * 1e-3).double()
-    reported = _report(asked, star, {}, None)["elbo_star"]
+    reported = gap_columns(asked, star, {}, None)["elbo_star"]
 
     def z(of: Tensor) -> float:
         off = of - truth
@@ -313,7 +313,7 @@ def test_too_few_steps_are_told() -> None:
 @pytest.mark.parametrize("family", ["iaf", "mixture", "ladder"])
 def test_other_families_are_optimised_too(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A flow's weights are fitted to the data first; none loses much to the mean field, of which it is a superset."""
-    monkeypatch.setattr(MODULE, "_FLOW_STEPS", 150)
+    monkeypatch.setattr(MODULE, "FLOW_STEPS", 150)
     fit = linear(family="mean-field")
     options = {"iaf": {"hidden": (8,)}, "mixture": {"num_components": 2}, "ladder": {}}[family]
     found = ppvae.gaps(fit, cloud(12), families={family: options}, max_steps=75, particles=2, num_samples=200)

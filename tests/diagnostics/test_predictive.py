@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from checks import refused
+from fits import linear, trained
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pictures import labels
-from test_calibration import linear, refused, trained
 from torch import Tensor
 
 import ppvae

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from checks import refused
+from fits import linear, mixture, to_the_prior, trained
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pictures import labels
-from test_calibration import linear, mixture, refused, to_the_prior, trained
 from torch import Tensor
 from torch.distributions import Categorical, MultivariateNormal, Normal, kl_divergence
 

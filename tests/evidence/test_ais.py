@@ -29,7 +29,7 @@ STARTS = ("prior", "q")
 @pytest.fixture
 def short_tuning(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it is not the step sizes that matter."""
-    monkeypatch.setattr("ppvae.evidence.annealing._LEAST_UPDATES", 6)
+    monkeypatch.setattr("ppvae.evidence.annealing.LEAST_UPDATES", 6)
 
 
 def numbers(*shape: int) -> Tensor:

@@ -476,7 +476,7 @@ def test_stopped_and_resumed_ends_as_one_left_alone(
     """To the last bit, in the middle of an epoch; the steps of refinement draw from the same random state."""
     options: dict[str, Any] = {"inference_options": {"refine_steps": 2, "backprop": backprop}, "lr": 0.01}
     options |= {"run_dir": tmp_path / "run", "checkpoint_seconds": 0.0}
-    take = Training._step
+    take = Training.take_step
 
     def dying(self: Training, index: Tensor) -> float:
         if self.steps == 6:
@@ -484,7 +484,7 @@ def test_stopped_and_resumed_ends_as_one_left_alone(
         return take(self, index)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "_step", dying)
+        patch.setattr(Training, "take_step", dying)
         with pytest.raises(Dead):
             fit(**options)
     resumed = fit(**options, resume=True)

@@ -378,9 +378,9 @@ def test_the_comparison_finds_a_theta_that_q_is_told_to_ignore(
     """With the priors inside q held constant, as a guide that forgot θ would, θ's gradient is off."""
     from ppvae.pair.families import ladder as families
 
-    product = families._product
+    product = families.product
     monkeypatch.setattr(
-        families, "_product", lambda p, loc, scale: product(Normal(p.loc.detach(), p.scale.detach()), loc, scale)
+        families, "product", lambda p, loc, scale: product(Normal(p.loc.detach(), p.scale.detach()), loc, scale)
     )
     _, _, theta = estimates(chain, AT, "iwae", "reparam", 2, MANY, 3)
     average, error = mean(theta)

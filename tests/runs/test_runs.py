@@ -80,7 +80,7 @@ def test_a_comparison_goes_on_where_it_was_killed(
     row: int, step: int, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows that are finished are not made again, the one that was killed goes on, and the rest is as if nothing was."""
-    place, take, go = tmp_path / "run", Training._step, Training.run
+    place, take, go = tmp_path / "run", Training.take_step, Training.run
     trained: list[tuple[str, int]] = []
 
     def counted(self: Training) -> ppvae.Fit:
@@ -94,7 +94,7 @@ def test_a_comparison_goes_on_where_it_was_killed(
 
     monkeypatch.setattr(Training, "run", counted)
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "_step", dying)
+        patch.setattr(Training, "take_step", dying)
         with pytest.raises(Killed):
             small(place, checkpoint_seconds=0.0)
     assert len(read_results(place / RESULTS) if row else []) == row

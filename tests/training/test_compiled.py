@@ -230,7 +230,7 @@ def test_a_resumed_fit_ends_as_one_left_alone(tmp_path: Path, monkeypatch: pytes
     """The compiled step is recorded again, by another batch; to the last bit, as the operations are the same."""
     options = {"checkpoint_seconds": 0.0, "epochs": 4}
     alone = fit(vae, True, run_dir=tmp_path / "alone", **options)
-    step, steps = Training._step, []
+    step, steps = Training.take_step, []
 
     def stopping(self: Training, *args: Any) -> Any:
         if len(steps) == 7:
@@ -239,7 +239,7 @@ def test_a_resumed_fit_ends_as_one_left_alone(tmp_path: Path, monkeypatch: pytes
         return step(self, *args)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Training, "_step", stopping)
+        patched.setattr(Training, "take_step", stopping)
         with pytest.raises(Stopped):
             fit(vae, True, run_dir=tmp_path / "stopped", **options)
     again = fit(vae, True, run_dir=tmp_path / "stopped", resume=True, **options)

@@ -341,7 +341,7 @@ def kept(place: Path, resume: bool = False, **options: Any) -> ppvae.Fit:
 
 def killed(place: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[[], object]) -> None:
     """Run until the third step."""
-    take = Training._step
+    take = Training.take_step
 
     def dying(self: Training, index: Tensor) -> float:
         if self.steps == 3:
@@ -349,7 +349,7 @@ def killed(place: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[[], objec
         return take(self, index)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "_step", dying)
+        patch.setattr(Training, "take_step", dying)
         with pytest.raises(Dead):
             run()
     assert (place / "checkpoint.pt").exists()

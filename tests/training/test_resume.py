@@ -59,13 +59,13 @@ for case, step, how, place in {runs!r}:
                     die()
                 return replace(self, target)
             Path.replace = replacing
-        take = Training._step
+        take = Training.take_step
         def counted(self, index):
             test_resume.COUNT[0] = self.steps + 1
             if how == "step" and self.steps == step:
                 die()
             return take(self, index)
-        Training._step = counted
+        Training.take_step = counted
         test_resume.run(case, place)
         os._exit(1)
     _, status = os.waitpid(child, 0)
@@ -194,7 +194,7 @@ def stopped(tmp_path: Path) -> Path:
     class Dead(Exception):
         pass
 
-    take = Training._step
+    take = Training.take_step
 
     def dying(self: Training, index: torch.Tensor) -> float:
         if self.steps == 7:
@@ -202,7 +202,7 @@ def stopped(tmp_path: Path) -> Path:
         return take(self, index)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Training, "_step", dying)
+        patch.setattr(Training, "take_step", dying)
         with pytest.raises(Dead):
             run("amortized", tmp_path / "stopped")
     return tmp_path / "stopped"

@@ -54,7 +54,7 @@ class Ladder(Family):
                     "sums out, is drawn before it: draw it after, or choose another family"
                 )
             try:
-                msg["fn"] = _product(msg["fn"], phi[f"{name}_loc"], phi[f"{name}_scale"])
+                msg["fn"] = product(msg["fn"], phi[f"{name}_loc"], phi[f"{name}_scale"])
             except NotImplementedError as error:
                 raise PpvaeError(
                     f"family 'ladder' multiplies Gaussian priors, and latent {name!r} is a {error}: choose another "
@@ -64,14 +64,14 @@ class Ladder(Family):
         run_prior(self.model, x, self.names, multiply)
 
 
-def _product(prior: Any, loc: Tensor, scale: Tensor) -> Any:
+def product(prior: Any, loc: Tensor, scale: Tensor) -> Any:
     """The normalised product of a Gaussian prior [..., B, *event] and Normal(loc, diag scale²), each [B, *event].
 
     Raises:
         NotImplementedError: the prior is no Gaussian; with its name.
     """
     if isinstance(prior, torch.distributions.Independent):
-        return dist.Independent(_product(prior.base_dist, loc, scale), prior.reinterpreted_batch_ndims)
+        return dist.Independent(product(prior.base_dist, loc, scale), prior.reinterpreted_batch_ndims)
     if isinstance(prior, torch.distributions.Normal):
         total = prior.scale.square() + scale.square()
         mean = prior.loc + prior.scale.square() / total * (loc - prior.loc)
