@@ -16,4 +16,4 @@ class NonFiniteError(PpvaeError):
 
 
 class CheckError(PpvaeError):
-    """`ppvae.check` found that a model, its guide and its φ disagree."""
+    """A model, its guide and its φ disagree, as `ppvae.check` reports."""

@@ -70,7 +70,7 @@ def tuned(
             best = max(tried, key=lambda trial: -math.inf if trial.valid_bound is None else trial.valid_bound)
             if best.valid_bound is None:
                 raise PpvaeError(
-                    f"no learning rate of the grid gives {job.model} under {job.how} a finite bound: give lr instead"
+                    f"no learning rate of the grid gives {job.model} under {job.how} a finite bound: give lr, not tune"
                 )
             tried = [replace(trial, chosen=trial is best) for trial in tried]
         trials += tried

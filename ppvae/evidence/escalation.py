@@ -169,7 +169,7 @@ class _Search:
             self.problem.posterior = guide
 
     def failed(self, columns: Estimates) -> Tensor:
-        """Positions of data whose pilot passed but whose new draws did not, and which AIS takes over."""
+        """Positions of the data whose new draws did not pass, as their pilot misled, and that AIS takes over."""
         annealed = self.owner.new_tensor([candidate.name == "ais" for candidate in self.candidates]).bool()
         data = self.problem.everyone[~columns["ok"].bool() & ~annealed[self.owner]]
         before, self.promised = self.owner.clone(), 0.0

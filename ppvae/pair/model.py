@@ -25,7 +25,7 @@ class Model(nn.Module):
     A program sees x as [B, *event] and every latent as [S, B, *event], S particles.
 
     Hooks, each used where a subclass has it:
-        encoder(): a fresh recognition network, x [B, *event] → features [B, H].
+        encoder(): a new recognition network, x [B, *event] → features [B, H].
         guide_modules: names of submodules that belong to the guide (they train and freeze with φ).
         start(x): initialise θ from the training data, once, under the seed.
         log_prob(x): [B], where log p(x) is exact.
@@ -69,7 +69,7 @@ class Model(nn.Module):
         self.guide_family(x, phi)
 
     def encoder(self) -> nn.Module | None:
-        """A fresh recognition network, or None for the default one."""
+        """A new recognition network, or None for the default one."""
         return None
 
     def forward(self, x: Tensor) -> None:

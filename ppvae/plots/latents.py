@@ -19,7 +19,7 @@ def usage(result: xr.Dataset, ax: Axes) -> Axes:
         result: what `latent_usage` returns.
 
     Raises:
-        PpvaeError: another result, or one in which all of both are NaN.
+        PpvaeError: another result, or one without KL and activity.
     """
     require_columns(result, "coordinate_kl", "latent_usage")
     name = "coordinate_kl" if bool(result["coordinate_kl"].notnull().any()) else "activity"

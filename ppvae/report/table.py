@@ -13,7 +13,7 @@ from ppvae.runs.results import Row
 
 
 def _methods(line: Line) -> str:
-    """The methods of log p in the order of rows; the first two by name, the number of others."""
+    """The methods of log p, the most frequent first: two by name, and the number of the others."""
     names = list(dict.fromkeys(name for row in line.rows for name in row.log_marginal_method.split("+")))
     return "/".join(names[:2]) + (f" +{len(names) - 2}" if len(names) > 2 else "")
 

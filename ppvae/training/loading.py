@@ -48,7 +48,7 @@ def load(directory: str | os.PathLike[str], *, model: Model | None = None, encod
 
     Args:
         directory: a saved fit.
-        model: a fresh model of the same options, where its class is neither in the zoo nor in a file of its own.
+        model: a new model of the same options, where its class is neither in the zoo nor in a file of its own.
         encoder: a module like the user's own encoder, where the fit has one.
 
     Raises:

@@ -83,7 +83,7 @@ def fit_rows(
 ) -> RowFit:
     """Optimise all rows at once, each until its own bound stops rising.
 
-    Gradients use fresh draws. Every 25 steps each row's bound is compared with its best so far, both on the
+    Each gradient uses new draws. Every 25 steps each row's bound is compared with its best so far, both on the
     same `checks` × fixed draws (common random numbers), so that noise does not look like progress. Where it rose
     by less than `tolerance`, the row continues from its best point at the next rung of `LR_LADDER`; a row
     that fails to rise at the last rung has converged and stays at its best point. Rows that need no further step
@@ -92,7 +92,7 @@ def fit_rows(
     Args:
         start: rows [N, width].
         bound: the objective at some of the rows, whose draws must not depend on the other rows (`Bound.block`);
-            called under gradient with fresh draws, and under no_grad for checks.
+            called with gradients and new draws, and under no_grad for checks.
         lr: Adam's step at the first rung, in unconstrained units.
         max_steps: the most steps; a row that needs more is returned as not converged.
         tolerance: nats.

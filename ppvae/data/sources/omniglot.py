@@ -106,7 +106,7 @@ def omniglot(root: Path, seed: int) -> Raw:
     order = permutation(len(x))
     size = min(2000, len(x) * 15 // 100)
     if not size:
-        raise PpvaeError(f"Omniglot's background set has only {len(x)} images: valid needs at least one of 7")
+        raise PpvaeError(f"Omniglot's background set has only {len(x)} images: it needs at least 7")
     train, valid = order[:-size], order[-size:]
     return Raw(
         {"train": x[train], "valid": x[valid], "test": test},

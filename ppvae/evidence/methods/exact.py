@@ -46,8 +46,8 @@ def exact(problem: Problem, *, tolerance: float = 1e-8) -> Known:
     In this order: the model's own log_prob(x); where all latents are discrete and take finitely many values, the sum
     over these; where log p(x, u) is quadratic in the continuous latents, the Gaussian integral; for at most two
     unconstrained dimensions, adaptive Gauss-Legendre quadrature around all modes that are reached from a grid.
-    `log_marginal_se` is the estimated numerical error; it misses a peak far narrower than the grid that no slope of
-    the grid leads to.
+    `log_marginal_se` is the estimated numerical error; it misses a peak far narrower than the grid to which no
+    slope leads.
 
     Args:
         tolerance: error in nats at which quadrature stops, unless rounding or a limit on cells stops it earlier: in
