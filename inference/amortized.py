@@ -1,8 +1,8 @@
 """Amortized inference: φᵢ = f_λ(xᵢ), one encoder for all datapoints.
 
-The recognition network maps x to features, and a linear head of the width of φ reads the local parameters off
-them. The head's weights start at zero and its bias at the declared φ, so that training starts from the same
-bound as every other strategy. Kingma & Welling (2014), "Auto-Encoding Variational Bayes"; Rezende, Mohamed &
+The recognition network maps x to features, and a linear head of the width of φ maps features to the local
+parameters. The head's weights start at zero and its bias at the declared φ, so that training starts from the same
+bound as under every other strategy. Kingma & Welling (2014), "Auto-Encoding Variational Bayes"; Rezende, Mohamed &
 Wierstra (2014).
 """
 
@@ -41,12 +41,14 @@ class Amortized(Strategy):
         super().__init__(model, x)
         if encoder is not None and not isinstance(encoder, nn.Module):
             raise PpvaeError(f"encoder must be a torch.nn.Module, got {type(encoder).__name__}")
-        if not self.layout.width:  # every latent is summed out: there is nothing to encode
+        if not self.layout.width:  # every latent is summed out, and φ is empty
             return
         own = copy.deepcopy(encoder) or model.encoder()
         if own and activation is not None:
             whose = "one is given" if encoder is not None else f"{type(model).__name__} has its own"
-            raise PpvaeError(f"activation is of the default encoder, and {whose}: choose it there, and remove it here")
+            raise PpvaeError(
+                f"activation is for the default encoder, and {whose}: choose it there, and remove activation here"
+            )
         self.encoder = own or default_encoder(x, activation="relu" if activation is None else activation)
         self.encoder.to(x.dtype)
         with torch.no_grad():
@@ -73,12 +75,12 @@ class Amortized(Strategy):
 
     def propose(self, x: Tensor) -> Tensor:
         """The encoder's rows [B, width]."""
-        # φ in full precision, whatever the networks ran in: Cholesky factors have no other
+        # φ in full precision, also after networks in half precision, which Cholesky factors do not support
         return self.head(self.encoder(x).flatten(1)).to(self.start.dtype)
 
     def warm_start(self, posterior: Callable[[Tensor], Phi], other: Strategy, x: Tensor) -> None:
-        """Go on with the other's encoder, where it has one of the same shape."""
+        """Start from the other's encoder, if it has one of the same shape."""
         if isinstance(other, Amortized) and self.layout.width and other.layout.width:
-            theirs = other.state_dict()  # looked at first: loading would copy what fits, and leave the rest
+            theirs = other.state_dict()  # compared first, as loading would copy the entries that fit and no others
             if {name: t.shape for name, t in self.state_dict().items()} == {n: t.shape for n, t in theirs.items()}:
                 self.load_state_dict(theirs)

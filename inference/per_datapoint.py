@@ -1,9 +1,9 @@
-"""Per-datapoint stochastic variational inference: one row φᵢ a datapoint.
+"""Per-datapoint stochastic variational inference: one row φᵢ per datapoint.
 
-The textbook's algorithm optimises φᵢ to convergence, then takes a stochastic gradient step on θ at φᵢ*
-(Hoffman, Blei, Wang & Paisley 2013, "Stochastic Variational Inference"); `inner_steps` spans the way from
-there to rows and θ stepping together. Only the rows of the batch are read and written, each with a step count
-of its own, so a step costs the same for any number of datapoints.
+The textbook algorithm optimises φᵢ to convergence, then takes a stochastic gradient step on θ at φᵢ*
+(Hoffman, Blei, Wang & Paisley 2013, "Stochastic Variational Inference"); `inner_steps` goes from
+this algorithm to simultaneous steps of rows and θ. Only the rows of the batch are read and written, each with its
+own step count, so that a step costs the same for any number of datapoints.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class PerDatapoint(Strategy):
     """A table of rows [N, width].
 
     Args:
-        inner_steps: 1: rows and θ step together, out of one backward pass. T > 1: T steps on the rows of the
-            batch before each step of θ. "converge": rows to convergence before each step of θ.
+        inner_steps: 1: rows and θ step together, from one backward pass. T > 1: T steps on the rows of the batch
+            before each step of θ. "converge": the rows of the batch converge before each step of θ.
         lr: Adam's step for rows, in unconstrained units.
-        tolerance: nats; a row has converged when its bound, on common random numbers, rises less than this
-            over 25 steps at each of three falling learning rates.
+        tolerance: nats; a row has converged when its bound, on common random numbers, rises by less than
+            this over 25 steps at each of three falling learning rates.
         max_steps: the most steps on a row of new data, and of "converge".
     """
 
@@ -65,7 +65,7 @@ class PerDatapoint(Strategy):
         self.tolerance = require.positive("tolerance", tolerance)
         self.max_steps = require.count("max_steps", max_steps)
         self.table = nn.Parameter(self.start.repeat(len(x), 1))
-        # Adam's state is part of the strategy's: a resumed fit finds each row's own
+        # Adam's state of each row is saved with the strategy, for a resumed fit
         self.register_buffer("exp_avg", torch.zeros_like(self.table))
         self.register_buffer("exp_avg_sq", torch.zeros_like(self.table))
         self.register_buffer("steps", self.table.new_zeros(len(x)).detach())
@@ -84,7 +84,7 @@ class PerDatapoint(Strategy):
         return self.layout.unpack(rows)
 
     def warm_start(self, posterior: Callable[[Tensor], Phi], other: Strategy, x: Tensor) -> None:
-        """Go on from the other's φ of every training datum."""
+        """Start from the other's φ of every training datum."""
         with torch.no_grad():
             for _, at in row_blocks(len(x), x.device):
                 self.table.data[at] = self.layout.pack(posterior(at), len(at)).to(self.table)
@@ -104,7 +104,7 @@ class PerDatapoint(Strategy):
 
     def infer(self, x: Tensor, bound: Bound, *, seed: int = 0, start: Tensor | None = None) -> Posterior:
         rows = self.start.repeat(len(x), 1) if start is None else start
-        found = optimise_rows(
+        result = optimise_rows(
             rows,
             bound,
             self.layout,
@@ -113,10 +113,10 @@ class PerDatapoint(Strategy):
             tolerance=self.tolerance,
             seed=seed,
         )
-        return Posterior(bound.model, self.layout.unpack(found.rows), found.converged)
+        return Posterior(bound.model, self.layout.unpack(result.rows), result.converged)
 
     def _converge(self, rows: Tensor, bound: Bound, seed: int) -> RowFit:
-        bound = replace(bound, block=len(rows))  # the draws of a row are its own, whichever others are still moving
+        bound = replace(bound, block=len(rows))  # draws of a row do not depend on which other rows have converged
         return fit_rows(
             rows,
             lambda rows, which: bound(self.layout.unpack(rows), which),
@@ -127,7 +127,7 @@ class PerDatapoint(Strategy):
         )
 
     def _step(self, index: Tensor, rows: Tensor, ascent: Tensor) -> None:
-        """Move the rows `index` of the table, and `rows` with them, along their own Adam."""
+        """A step of Adam for the rows `index` of the table, and for their copies `rows`."""
         state = RowState(self.exp_avg[index], self.exp_avg_sq[index], self.steps[index])
         adam_step(rows, ascent, state, self.lr)
         self.table.data[index] = rows

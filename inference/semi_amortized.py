@@ -2,7 +2,8 @@
 
 Kim, Wiseman, Miller, Sontag & Rush (2018), "Semi-Amortized Variational Autoencoders", differentiate the final bound
 through the steps; Krishnan, Liang & Hoffman (2018), "On the challenges of learning with inference networks on
-sparse, high-dimensional data", stop there: θ learns at the refined φ, the encoder at its own.
+sparse, high-dimensional data", do not: θ learns at the refined φ, the encoder at the φ that
+it proposed.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ class SemiAmortized(Amortized):
         encoder, activation: as for amortized inference.
         refine_steps: T.
         lr: length of a step, in unconstrained units, on the bound of one datum in nats.
-        momentum: how much of the last step goes into the next.
-        clip: the most that the gradient of one row may measure (its 2-norm).
+        momentum: the fraction of the last step that is added to the next.
+        clip: the largest 2-norm of the gradient of one row; longer ones are scaled down.
         backprop: "full": the gradient of the final bound goes back through the steps, to the encoder and to θ;
-            score functions, which hold the draws constant, refuse it.
+            score-function gradients refuse it, as they hold the draws constant.
             "truncated": θ gets its gradient at the refined φ, the encoder at the φ that it proposed.
     """
 
@@ -59,7 +60,7 @@ class SemiAmortized(Amortized):
         self.lr = require.positive("lr", lr)
         self.momentum = require.positive("momentum", momentum, zero=True)
         if self.momentum >= 1:
-            raise PpvaeError(f"momentum must be below 1, got {momentum}: the steps would grow without end")
+            raise PpvaeError(f"momentum must be below 1, got {momentum}: the steps would grow without limit")
         self.clip = require.positive("clip", clip)
         self.backprop = require.one_of("backprop", backprop, ("full", "truncated"))
         if backprop == "full" and model.guide_family is not None and model.guide_family.differentiable_once:
@@ -79,7 +80,7 @@ class SemiAmortized(Amortized):
                 'differentiates: use backprop="truncated"'
             )
         if self.backprop == "full" or not self.refine_steps:
-            # the plain gradient, whose derivative is the bound's own: others hold parts of it constant
+            # the plain gradient, as it can be differentiated again; others hold parts of the bound constant
             plain = replace(bound, estimator=bound.estimator.plain())
             return self.layout.unpack(self._refine(proposed, plain, keep=True))
         refined = self._refine(proposed.detach(), bound, keep=False)
@@ -97,7 +98,7 @@ class SemiAmortized(Amortized):
         return Posterior(bound.model, self.layout.unpack(torch.cat(rows)))
 
     def _refine(self, rows: Tensor, bound: Bound, *, keep: bool) -> Tensor:
-        """T steps from `rows` [B, width]; with `keep` the result is differentiable through all of them."""
+        """T steps from `rows` [B, width]; with `keep` the result is differentiable through all steps."""
         velocity = torch.zeros_like(rows)
         for _ in range(self.refine_steps):
             with torch.enable_grad():
@@ -110,7 +111,7 @@ class SemiAmortized(Amortized):
         return rows if keep else rows.detach()
 
     def _own_gradient(self, proposed: Tensor, bound: Bound) -> Tensor:
-        """Zero, with the gradient of the bound at the proposed φ in place of whatever comes back to it."""
+        """Zero, whose gradient in the backward pass is replaced by that of the bound at the proposed φ."""
         leaf = proposed.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(bound(self.layout.unpack(leaf)).sum(), leaf)
         zero = proposed - proposed.detach()

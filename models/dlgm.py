@@ -36,9 +36,9 @@ class DLGM(Model):
         x_dim: numbers in one datapoint.
         latent_dims: sizes of h^1, …, h^L, from the layer next to x upwards.
         hidden: units of the hidden layer of each network.
-        likelihood: its name: "bernoulli" for x in {0, 1}, "gaussian" for real x, ….
+        likelihood: the name of a likelihood: "bernoulli" for x in {0, 1}, "gaussian" for real x, ….
         family: "chain": q(h^1 | φ) q(h^2 | h^1) …, whose upper links are networks that the guide owns;
-            "factorised": q(h^1 | φ) q(h^2 | φ) …, all of it in φ.
+            "factorised": q(h^1 | φ) q(h^2 | φ) …, whose parameters are all in φ.
         min_scale: floor of a Gaussian likelihood's standard deviation, in units of the data's own.
         activation: of all networks: "relu", "tanh", "elu", "silu", "gelu", "leaky-relu", "softplus" or "sigmoid".
     """
@@ -69,7 +69,7 @@ class DLGM(Model):
         # T_1, …, T_{L−1}
         self.means = nn.ModuleList(mlp(above, hidden, below, activation=activation) for below, above in below_above)
         self.factors = nn.ParameterList(torch.zeros(below, below) for below, _ in below_above)  # G_l, unconstrained
-        # q(h^{l+1} | h^l) = Normal(loc, scale), both read off one network
+        # q(h^{l+1} | h^l) = Normal(loc, scale), both from one network
         chain = self.family == "chain"
         self.links = nn.ModuleList(
             mlp(below, hidden, 2 * above, activation=activation) for below, above in below_above if chain

@@ -3,9 +3,9 @@
     k ~ Categorical(π)                                          k in {0, …, K − 1}
     x ~ Normal(μ_k, Σ_k)                                        x [x_dim], Σ_k diagonal or full
 
-The assignment k is summed out exactly, or approximated by q(k | φ) = Categorical(φ), whose values are enumerated:
-then a table of rows and an encoder over assignments stand beside the true posterior p(k | x), the
-responsibilities, and inference by that posterior is the E-step of EM (Dempster, Laird & Rubin 1977).
+The assignment k is summed out exactly, or approximated by q(k | φ) = Categorical(φ), whose values are enumerated.
+Then a table of rows and an encoder can be compared with the true posterior p(k | x), the responsibilities;
+inference by that posterior is the E-step of EM (Dempster, Laird & Rubin 1977).
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from ppvae.nn.networks import ACTIVATIONS, Standardize, recognition
 from ppvae.pair.local import Local, Phi
 from ppvae.pair.model import Model
 
-#: fraction of a column's variance: the default, and what EM before a fit adds
+#: fraction of a column's variance: the default floor, and that of EM before a fit
 _RELATIVE_FLOOR = 1e-3
-#: what earlier versions added by default, in the data's squared units; their weights hold no floor
+#: the default floor of earlier versions, in the data's squared units; their weights do not hold it
 _EARLIER_FLOOR = 1e-6
 #: EM before a fit takes at most this number of rows, so that it needs seconds on MNIST
 _START_ROWS = 5000
 
 
-# one batch of all of iris: noise of batches would move each seed, and each strategy, elsewhere
+# one batch of all of iris, as noise of batches would move seeds and strategies to different optima
 @register("gmm", compare={"data": "iris", "lr": 0.02, "epochs": 640, "batch_size": 150, "patience": None})
 class GMM(Model):
     """A mixture of K Gaussians.
@@ -44,11 +44,11 @@ class GMM(Model):
         covariance: "diagonal" or "full".
         assignment: "categorical": q(k | φ) is part of the family. "summed": k is summed out, φ is empty.
         relative_floor: this fraction of each column's variance in the training data is added to every variance (to
-            the diagonal of a full Σ_k). It keeps a component from shrinking onto one datapoint, where p(x) has no
-            bound, and it makes a fit the same in any units of the data. A constant column is taken to have the mean
+            the diagonal of a full Σ_k). It keeps a component from shrinking onto one datapoint, where p(x) is
+            unbounded, and makes a fit independent of the units of the data. A constant column counts as having the mean
             variance of the others, or 1 where all are constant.
-        variance_floor: added in place of that fraction, the same in every column, in the data's squared units.
-        num_starts: runs of EM, the best of which gives a fit its first centres and weights.
+        variance_floor: added in place of that fraction, the same number in every column, in the data's squared units.
+        num_starts: runs of EM; a fit starts from the centres and weights of the best.
         reg_covar: optional MAP penalty ½ · reg_covar · Σ_k N π_k tr Σ_k⁻¹, which has the fixed points of EM
             as scikit-learn runs it with this `reg_covar`.
         activation: of the encoder: "relu", "tanh", "elu", "silu", "gelu", "leaky-relu", "softplus" or "sigmoid".
@@ -81,7 +81,7 @@ class GMM(Model):
         self.relative_floor = require.positive("relative_floor", relative_floor)
         self.num_starts = require.count("num_starts", num_starts)
         self.activation = require.one_of("activation", activation, ACTIVATIONS)
-        # locations and covariances are learned in units of the data's own, so that no learning rate depends on them
+        # locations and covariances are learned in units of the data, so that learning rates do not depend on the data
         self.register_buffer("shift", torch.zeros(x_dim))
         self.register_buffer("scale", torch.ones(x_dim))
         self.register_buffer("num_data", torch.ones(()))
@@ -112,9 +112,9 @@ class GMM(Model):
         return nn.Sequential(nn.Flatten(), Standardize(self.shift, self.scale), body)
 
     def start(self, x: Tensor) -> None:
-        """Centres and weights of the best of `num_starts` runs of EM; spreads at the data's own.
+        """Set centres and weights to those of the best of `num_starts` runs of EM, and deviations to those of the data.
 
-        The spreads of EM would be too narrow for approximate inference: q is still uniform, and would pull the centres
+        The deviations of EM would be too small for approximate inference: q starts uniform, and would pull the centres
         together before it has learned.
         """
         if len(x) < self.num_components:
@@ -134,8 +134,8 @@ class GMM(Model):
         """Weights [K], the largest first, and centres [K, x_dim] of a mixture of standardised data x [N, x_dim].
 
         They are those of the highest mean log p(x) among short runs of EM (Biernacki, Celeux & Govaert 2003). Each run
-        starts at clusters of k-means, which start by k-means++ (Arthur & Vassilvitskii 2007). EM has the default
-        floor whatever the model's own is, so that no singular component wins. Of many rows it takes a random part.
+        starts at clusters of k-means, which start by k-means++ (Arthur & Vassilvitskii 2007). EM always
+        has the default floor, so that no singular component wins. Of many rows it uses a random part.
         """
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.mixture import GaussianMixture
@@ -152,14 +152,14 @@ class GMM(Model):
             random_state=seed,
         )
         with warnings.catch_warnings():
-            # of EM that stops early, and of fewer distinct rows than components: training can continue from either
+            # EM stopped early, or there are fewer distinct rows than components: training can continue in both cases
             warnings.simplefilter("ignore", ConvergenceWarning)
             em.fit(x.expand(max(len(x), 2), -1).numpy())  # scikit-learn refuses a single row
         weights, order = torch.as_tensor(em.weights_).sort(descending=True, stable=True)
         return weights, torch.as_tensor(em.means_)[order]
 
     def _floor(self, variance: Tensor) -> Tensor:
-        """What is added to the variances of each column, [x_dim], where the data's variance is `variance` [x_dim]."""
+        """The number added to the variances of each column [x_dim], for data of variance `variance` [x_dim]."""
         if self.variance_floor is not None:
             return torch.full_like(variance, self.variance_floor)
         return self.relative_floor * variance
@@ -187,7 +187,7 @@ class GMM(Model):
             trace = torch.cholesky_inverse(components.scale_tril).diagonal(dim1=-2, dim2=-1).sum(-1)
         else:
             trace = components.variance.reciprocal().sum(-1)
-        # scikit-learn adds reg_covar in the M-step of Σ alone, where N π_k stands for the count: hence no gradient to π
+        # scikit-learn adds reg_covar only in the M-step of Σ, where N π_k is the count: hence no gradient to π
         weights = self.logits.softmax(-1).detach()
         return -0.5 * self.reg_covar * self.num_data * (weights * trace).sum()
 
@@ -221,7 +221,7 @@ def _scales(x: Tensor, eps: float) -> Tensor:
     """The standard deviation [x_dim] of each column of x [N, x_dim].
 
     A constant column gets the root of the mean variance of the others, or 1 where all are constant. A column whose
-    deviation is within 10 eps of its largest value is constant too: all it varies by is rounding.
+    deviation is within 10 eps of its largest value counts as constant: it varies only by rounding.
     """
     std = x.std(0, correction=0)
     varies = std > 10 * eps * x.abs().amax(0)

@@ -1,11 +1,11 @@
-"""Probabilistic principal component analysis, and factor analysis: the yardstick with everything in closed form.
+"""Probabilistic principal component analysis, and factor analysis: a reference with everything in closed form.
 
     z ~ Normal(0, I)                                            z [latent_dim]
     x ~ Normal(W z + b, Ψ)                                      x [x_dim]
 
 Ψ = σ² I is Tipping & Bishop (1999), "Probabilistic Principal Component Analysis"; diagonal Ψ is factor
-analysis. With M = I + Wᵀ Ψ⁻¹ W the posterior is Normal(M⁻¹ Wᵀ Ψ⁻¹ (x − b), M⁻¹), its mean linear in x and its
-covariance the same for all x: here a linear encoder loses nothing.
+analysis. With M = I + Wᵀ Ψ⁻¹ W the posterior is Normal(M⁻¹ Wᵀ Ψ⁻¹ (x − b), M⁻¹). Its mean is linear in x and its
+covariance the same for all x, so that a linear encoder is exact.
 """
 
 from __future__ import annotations
@@ -67,10 +67,10 @@ class PPCA(Model):
             pyro.sample("z", MultivariateNormal(phi["loc"], scale_tril=phi["scale_tril"]))
 
     def encoder(self) -> nn.Module:
-        return nn.Flatten()  # the strategy's linear head does the rest
+        return nn.Flatten()  # the strategy adds a linear head
 
     def start(self, x: Tensor) -> None:
-        """Bias at the data's mean, noise and loadings at its scale."""
+        """Set the bias to the data's mean, and noise and loadings to its scale."""
         mean, std = moments(x)
         with torch.no_grad():
             self.bias.copy_(mean)

@@ -26,13 +26,14 @@ from ppvae.pair.model import Model
 
 @register("vae", compare={"data": "digits", "epochs": 90})
 class VAE(Model):
-    """A deep latent variable under one nonlinear layer of observation.
+    """A Gaussian latent variable with a network as observation model.
 
     Args:
         x_dim: numbers in one datapoint.
         latent_dim: size of z.
         hidden: sizes of the decoder's hidden layers, from z to x; the encoder has them in reverse.
-        likelihood: its name: "bernoulli" for x in {0, 1}, "gaussian" for real x (mean and variance networks), ….
+        likelihood: the name of a likelihood: "bernoulli" for x in {0, 1}, "gaussian" for real x (mean and variance
+            networks), ….
         min_scale: floor of a Gaussian's standard deviation, in units of the data's own.
         activation: of both networks: "relu", "tanh", "elu", "silu", "gelu", "leaky-relu", "softplus" or "sigmoid".
     """

@@ -1,6 +1,6 @@
 """ppvae: latent-variable models as Pyro model/guide pairs, under every inference strategy.
 
-Every name is loaded when it is first used, so that `import ppvae` costs next to nothing.
+Every name is loaded when it is first used, so that `import ppvae` is fast.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # what type checkers and editors see; `_HOMES` says the same to Python, and a test compares the two
+if TYPE_CHECKING:  # for type checkers and editors; `_HOMES` is the same list for Python, and a test compares the two
     from ppvae import inference, models, plots
     from ppvae.catalogue import available, register
     from ppvae.comparison.evaluation import evaluate

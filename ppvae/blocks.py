@@ -1,4 +1,4 @@
-"""Fixed blocks of data and draws: random numbers are drawn for a whole block, whatever part is wanted."""
+"""Fixed blocks of data and draws: random numbers are drawn for a whole block, also where only a part is used."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ppvae.randomness import block_seed, reseed
 
 @dataclass(frozen=True)
 class Cell:
-    """Data and draws that random numbers are drawn for together.
+    """Data and draws whose random numbers are drawn together.
 
     Attributes:
-        data: which of the N data.
-        draws: which of the draws.
-        positions: [DATA_BLOCK] in the data; the last one again beyond the end.
+        data: the range of the N data.
+        draws: the range of the draws.
+        positions: [DATA_BLOCK] in the data; beyond the end the last one is repeated.
     """
 
     data: slice
@@ -40,7 +40,7 @@ class Cell:
 
 
 def cells(size: int, num_draws: int, device: torch.device, *key: int) -> Iterator[Cell]:
-    """Every cell of `num_draws` draws of `size` data, draws outermost, the global generator seeded for each."""
+    """Every cell of `num_draws` draws of `size` data, draws in the outer loop; each cell seeds the global generator."""
     for group, first in enumerate(range(0, num_draws, PARTICLE_BLOCK)):
         for block, at in enumerate(range(0, size, DATA_BLOCK)):
             reseed(block_seed(*key, block, group), device)
@@ -64,13 +64,14 @@ DATA_BLOCK, PARTICLE_BLOCK = 100, 50
 
 @dataclass(frozen=True)
 class Block:
-    """Positions of data for which random numbers are drawn together, some rows of which are wanted.
+    """Positions of data whose random numbers are drawn together, and the rows of them that are wanted.
 
-    Draws are made for the full block, so that those of a datum depend on its position and not on who else is wanted.
+    Draws are made for the full block, so that those of a datum depend on its position and not on which others are
+    wanted.
 
     Attributes:
-        positions: [DATA_BLOCK] into the data; the last datum again beyond the end.
-        rows: [B], which of them are wanted.
+        positions: [DATA_BLOCK] in the data; beyond the end the last one is repeated.
+        rows: [B], the rows of the block that are wanted.
         data: all data [N, *event].
     """
 

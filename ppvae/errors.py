@@ -1,14 +1,14 @@
-"""The one exception for a user's mistake: the command line turns it into one line and exit status 2."""
+"""The exceptions: the command line turns a user's mistake into one line and exit status 2."""
 
 from __future__ import annotations
 
 
 class PpvaeError(ValueError):
-    """Bad input. Its message is one line that names the thing and the way out."""
+    """Bad input. Its message is one line that names the cause and the way out."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C arrived, and the run so far is kept; the message says how to go on."""
+    """Ctrl-C arrived, and the run so far is kept; the message says how to continue it."""
 
 
 class NonFiniteError(PpvaeError):
@@ -16,4 +16,4 @@ class NonFiniteError(PpvaeError):
 
 
 class CheckError(PpvaeError):
-    """`ppvae.check` found that a model, its guide and its φ disagree."""
+    """A model, its guide and its φ disagree, as `ppvae.check` reports."""

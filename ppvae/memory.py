@@ -1,10 +1,10 @@
-"""What the C library does with memory that torch gives back."""
+"""The C library's handling of memory that torch frees."""
 
 from __future__ import annotations
 
 import torch
 
-#: just below the 32 MiB at which glibc stops learning
+#: just below the 32 MiB above which glibc does not adapt its thresholds
 _LARGEST = 31 * 2**20
 
 

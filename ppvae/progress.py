@@ -14,8 +14,8 @@ class Progress:
 
     Args:
         show: None shows the bar only where stderr is a terminal.
-        total: how many units there are.
-        what: what is going on.
+        total: the number of units.
+        what: a description of the work.
     """
 
     def __init__(self, show: bool | None, total: int, what: str) -> None:
@@ -32,7 +32,7 @@ class Progress:
         self.task = self.bar.add_task(what, total=total, note="")
 
     def update(self, done: int, *, bound: float | None = None, what: str = "") -> None:
-        """Show that `done` units are done, and the bound in nats/datum, or what is being done."""
+        """Show that `done` units are done, and the bound in nats/datum or the current work."""
         self.bar.update(self.task, completed=done, note=what if bound is None else f"bound {bound:.2f} nats")
 
     def __enter__(self) -> Progress:

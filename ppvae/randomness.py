@@ -1,7 +1,7 @@
-"""Random numbers that depend on a seed and a position, never on how the work was cut up.
+"""Random numbers that depend on a seed and a position, never on how the work was divided.
 
 Pyro draws from torch's global generator. Evaluation therefore seeds that generator for each fixed block of
-(data positions × particles) inside `fork_rng`, and the caller's random state is as it was afterwards.
+(data positions × particles) inside `fork_rng`, and restores the caller's random state.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-#: streams of random numbers that had a number before they had names; the name of any other is hashed
+#: streams of random numbers with fixed numbers; the name of any other stream is hashed
 _NUMBERED = {
     "training/inference": 1,
     "training/validation": 2,
@@ -42,28 +42,28 @@ _NUMBERED = {
 
 
 def stream(name: str) -> int:
-    """The number of a stream of random numbers: two purposes never draw the same numbers from one seed."""
+    """The number of a stream of random numbers: different streams give different random numbers from one seed."""
     if name in _NUMBERED:
         return _NUMBERED[name]
-    # far above the numbers that have been given, and those that count on from them
+    # far above the fixed numbers, and above those that are counted up from them
     return 2**32 + zlib.crc32(name.encode())
 
 
 def block_seed(*key: int) -> int:
     """One 63-bit seed out of (seed, stream, block…)."""
-    # SeedSequence takes (5,) and (5, 0) for the same: the length keeps them apart
+    # SeedSequence treats (5,) and (5, 0) as the same key, so the length is part of it
     return int(np.random.SeedSequence((len(key), *key)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 @contextmanager
 def forked(device: torch.device) -> Iterator[None]:
-    """Leave the global random state as it was found."""
+    """Restore the global random state at the end."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         yield
 
 
 def reseed(seed: int, device: torch.device) -> None:
-    """Seed the global generators that draws on the device come from; a tenth of what `torch.manual_seed` costs."""
+    """Seed the global generators of draws on the device, at a tenth of the cost of `torch.manual_seed`."""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)
@@ -71,7 +71,7 @@ def reseed(seed: int, device: torch.device) -> None:
 
 @contextmanager
 def seeded(*key: int, device: torch.device) -> Iterator[None]:
-    """Run with the global generator seeded from the key, then give the caller's state back."""
+    """Run with the global generator seeded from the key, then restore the caller's state."""
     with forked(device):
         reseed(block_seed(*key), device)
         yield

@@ -1,8 +1,8 @@
-"""torchvision, importable beside a torch build it was not compiled for, and its image sets.
+"""torchvision, also where it was compiled for another build of torch.
 
-A CPU build of torch beside a CUDA build of torchvision cannot load torchvision's compiled operators, and
-`import torchvision` then stops at "operator torchvision::nms does not exist". Its data sets, transforms and
-image grids need none of them, so declaring the names of the missing operators is enough.
+A CPU build of torch cannot load the compiled operators of a CUDA build of torchvision, and `import torchvision`
+then fails with "operator torchvision::nms does not exist". Its data sets, transforms and image grids need none of
+these operators, so that it is enough to declare the missing names.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ SCHEMAS = {
     "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 }
-DECLARED: list[torch.library.Library] = []  # a declaration lives as long as its Library
+DECLARED: list[torch.library.Library] = []  # a declaration exists as long as its Library
 
 
 def torchvision() -> ModuleType:
     """The torchvision package, with `datasets` and `utils` imported.
 
-    Where the builds of torch and torchvision match, this is `import torchvision` and nothing more. Where they
-    do not, the operators missing at import are declared (not implemented: calling one still fails).
+    Where the builds of torch and torchvision match, this is only `import torchvision`. Where they do not, the
+    missing operators are declared but not implemented: a call of one still fails.
 
     Raises:
         ImportError: torchvision is not installed.
-        RuntimeError: torchvision cannot be imported for another reason than a missing operator declaration.
+        RuntimeError: torchvision cannot be imported, and not because of a missing operator.
     """
     try:
         return import_parts()
@@ -41,7 +41,7 @@ def torchvision() -> ModuleType:
         library.define(schema)
     DECLARED.append(library)
     for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-        del sys.modules[name]  # submodules of the failed import would stay half made
+        del sys.modules[name]  # else submodules of the failed import would stay incomplete
     return import_parts()
 
 

@@ -37,7 +37,7 @@ def combinations(
 ) -> list[tuple[str, str | None]]:
     """The strategies and families that go with each other, the model and the data.
 
-    A strategy asked for by name that goes with none of the families is an error, and so is a family.
+    A family without a strategy is an error, and so is a strategy that was given by name and goes with no family.
     """
     allowed: list[tuple[str, str | None]] = []
     refusals: dict[str, str] = {}
@@ -59,7 +59,7 @@ def combinations(
 
 
 def _refuse_unsound(name: str, model: Model, data: Data, x: Tensor) -> None:
-    """A pair that `check` refuses; a density over real x, which cannot be ranked beside probabilities of bits."""
+    """Refuse a pair that `check` refuses, and a density over real x, which cannot be compared with probabilities."""
     x = data.draw(x[:7])
     check(model, x)
     if not data.discrete:
@@ -70,12 +70,12 @@ def _refuse_unsound(name: str, model: Model, data: Data, x: Tensor) -> None:
         if message["is_observed"] and not message["fn"].support.is_discrete:
             raise PpvaeError(
                 f"{name} gives site {site!r} a density over real numbers, and {data.name} ({data.treatment}) is "
-                'discrete: use a likelihood of such values, or treatment="real"'
+                'discrete: use a likelihood for such values, or treatment="real"'
             )
 
 
 def _refusal(strategy: str, model: Model, data: Data, x: Tensor, options: Mapping[str, Any]) -> str | None:
-    """Why the strategy does not go with the model, the data or its options."""
+    """Why the strategy does not go with the model, the data or its options; None if it does."""
     cls = strategy_class(strategy)
     if data.dynamic and cls.has_rows:
         return f"{strategy} keeps a row for each fixed datapoint: use a treatment other than dynamic"

@@ -1,4 +1,4 @@
-"""A fit judged on data: one row of results, and the evidence of every datum behind it."""
+"""The evaluation of a fit on data: one row of results, and the evidence of every datum."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ppvae.training.fitted import Fit
 
 
 class Evaluation(NamedTuple):
-    """A fit judged: one row of results, and the estimates of every datum behind it."""
+    """The evaluation of a fit: one row of results, and the estimates of every datum."""
 
     row: Row
     estimates: xr.Dataset
@@ -48,16 +48,16 @@ def evaluate(
     progress: bool | None = False,
     **changes: Any,
 ) -> Evaluation:
-    """Judge a fit on data: its bounds, log p(x) with how far that can be trusted, and what each cost.
+    """Judge a fit on data: its bounds, log p(x) and how far it can be trusted, and the costs.
 
     Args:
         fit: a trained pair.
-        data: to judge it on.
-        name: what the row calls the model; where None, its name in the zoo, else its class.
-        options: a `JudgeOptions`, or a mapping of its options; single options given beside it replace its own.
-        split: part of the data.
+        data: the data for the evaluation.
+        name: of the model in the row; where None, its name in the zoo, else its class.
+        options: a `JudgeOptions`, or a mapping of its options; single options in the call replace those in it.
+        split: the part of the data.
         seed: of the draws.
-        compile: run the model compiled, as `log_marginal` has it.
+        compile: run the model compiled, as in `log_marginal`.
         progress: show progress bars; where None, only on a terminal.
         changes: options of `JudgeOptions`.
     """
@@ -67,22 +67,22 @@ def evaluate(
     x = fit.as_input(observations(data, split, options.num_test))
     problem = Problem(fit, x, None, seed, num_samples, progress=progress, compile=compile)
     problem.posterior, seconds = _timed(fit, x, seed)
-    found = estimates(problem, method, options.method_options or None)
-    if "iwae_bound" not in found:
-        plain = found if method == "importance" else estimates(problem, "importance")
+    result = estimates(problem, method, options.method_options or None)
+    if "iwae_bound" not in result:
+        plain = result if method == "importance" else estimates(problem, "importance")
         same = {"iwae_bound": "log_marginal", "iwae_bound_se": "log_marginal_se", "elbo": "elbo", "elbo_se": "elbo_se"}
-        found = found.assign({column: plain[source] for column, source in same.items()})
+        result = result.assign({column: plain[source] for column, source in same.items()})
     approximation = amortization = None
     if num_gaps:
         split_up = gaps(fit, x[:num_gaps], seed=seed)
         for column in ("elbo_star", "approximation_gap", "amortization_gap"):
             for part in (column, f"{column}_se"):
-                found[part] = split_up[part].reindex(datum=found["datum"])
+                result[part] = split_up[part].reindex(datum=result["datum"])
         approximation, amortization = (
             _number(float(split_up[column].mean())) for column in ("approximation_gap", "amortization_gap")
         )
-    elbo, marginal = summarise(found, "elbo"), summarise(found)
-    ess = found["ess"].values[found["ess"].notnull().values]
+    elbo, marginal = summarise(result, "elbo"), summarise(result)
+    ess = result["ess"].values[result["ess"].notnull().values]
     row = Row(
         model=name or reference(type(fit.model)) or type(fit.model).__name__,
         inference=fit.settings.inference,
@@ -93,15 +93,15 @@ def evaluate(
         num_data=len(x),
         elbo=_number(elbo.mean),
         elbo_mc_se=_number(elbo.mc_se),
-        iwae_bound=_number(float(found["iwae_bound"].mean())),
+        iwae_bound=_number(float(result["iwae_bound"].mean())),
         log_marginal=_number(marginal.mean),
         log_marginal_mc_se=_number(marginal.mc_se),
         log_marginal_data_se=_number(marginal.data_se),
-        log_marginal_method=_joined(found["method"].values),
+        log_marginal_method=_joined(result["method"].values),
         num_samples=num_samples,
         ess_median=_number(statistics.median(ess)) if len(ess) else None,
         ess_min=_number(min(ess)) if len(ess) else None,
-        khat_bad_fraction=_number(1 - float(found["ok"].mean())) if len(ess) else None,
+        khat_bad_fraction=_number(1 - float(result["ok"].mean())) if len(ess) else None,
         approximation_gap=approximation,
         amortization_gap=amortization,
         train_seconds=fit.seconds,
@@ -109,19 +109,19 @@ def evaluate(
         num_parameters=fit.num_parameters(),
         family=fit.settings.family,
     )
-    return Evaluation(row, found)
+    return Evaluation(row, result)
 
 
 def _joined(methods: np.ndarray) -> str:
-    """The methods behind an average, the most frequent first: "importance", or "importance+refined"."""
+    """The methods of an average, the most frequent first: "importance", or "importance+refined"."""
     names, counts = np.unique(methods, return_counts=True)
     return "+".join(str(name) for name in names[np.argsort(-counts, kind="stable")])
 
 
 def _timed(fit: Fit, x: Tensor, seed: int) -> tuple[Posterior, float]:
-    """q of x, and the seconds to find that of 1,000 new datapoints at once; fewer data are used over."""
-    many = x[torch.arange(max(len(x), ROW_BLOCK)) % len(x)]  # rows are taken by the block, and do not mind the others
-    fit.posterior(many[:2])  # what only the first call costs
+    """q of x, and the seconds to infer q of 1,000 new datapoints at once; fewer data are repeated."""
+    many = x[torch.arange(max(len(x), ROW_BLOCK)) % len(x)]  # q of a datum does not depend on the other data of a block
+    fit.posterior(many[:2])  # a first call, whose extra cost is not measured
     start = time.perf_counter()
     posterior = fit.posterior(many, seed=seed)
     seconds = time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""Rows of a comparison one after another, or side by side in processes."""
+"""Rows of a comparison, computed one after another or in parallel processes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ppvae.runs.results import Row
 def finished_rows(
     jobs: Sequence[Job], places: Sequence[Path | None], workers: int, make: Callable[[Job, Path | None], Row]
 ) -> Iterator[Row]:
-    """The rows in their order, as soon as each is there.
+    """The rows in their order, each as soon as it is computed.
 
     Args:
         jobs: one per row.
-        places: where each is kept, if anywhere.
-        workers: processes of one thread each; with 1, rows are made here.
-        make: a row of a job, such as `run` of ppvae.comparison.job.
+        places: the folder of each row, or None.
+        workers: processes of one thread each; with 1, rows are computed in this process.
+        make: computes the row of a job, such as `run` of ppvae.comparison.job.
     """
     if workers == 1 or len(jobs) == 1:
         for job, place in zip(jobs, places, strict=True):

@@ -1,4 +1,4 @@
-"""One row of a comparison: what is fitted, and how it is judged."""
+"""One row of a comparison: a fit and its evaluation."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from ppvae.training.settings import Settings
 
 @dataclass(frozen=True)
 class Job:
-    """One row to be made.
+    """The description of one row.
 
     Attributes:
-        model: what the results call it.
-        kind: its class, looked up once: a file that is edited meanwhile must not change later rows.
+        model: its name in results.
+        kind: its class, looked up once, so that later changes of its file do not change later rows.
         model_options: of its constructor.
-        data: to train and judge it on.
+        data: for training and evaluation.
         settings: of the fit.
-        fixed: names of the settings that were given, which tuning leaves as they are.
+        fixed: names of the settings that were given, which tuning does not change.
     """
 
     model: str
@@ -54,7 +54,7 @@ class Job:
 
 
 def run(job: Job, place: Path | None, judge: JudgeOptions, checkpoint_seconds: float = 60.0) -> Row:
-    """Fit one pair and judge it as `evaluate` does; what `place` has of it already is not done again."""
+    """Fit one pair and judge it as `evaluate` does; results that `place` holds are not computed again."""
     if place is not None and (place / RESULTS).is_file():
         return one_row(place / RESULTS)
     fitted = fit(

@@ -1,4 +1,4 @@
-"""What is compared, and how it is judged: one list of options, for Python, the command line and YAML."""
+"""The options of a comparison and of an evaluation, for Python, the command line and YAML."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ppvae.errors import PpvaeError
 from ppvae.options import Options, check_names, option, plain
 from ppvae.training.settings import OptimiserSettings, Settings, check_inference_options, from_earlier
 
-#: what `families` calls the model's own guide
+#: the name of the model's own guide in `families`
 OWN = "own"
-#: goes, for each datum, from one method to the next until its weights pass
+#: tries, for each datum, one method after the other until its weights pass
 AUTO = "auto"
 
 
@@ -24,8 +24,8 @@ class JudgeOptions(Options):
     num_samples: int = option(1000, "draws for each datum", at_least=1)
     method: str = option(
         AUTO,
-        "how log p(x) is estimated: auto goes, for each datum, from importance sampling to refined, Laplace and "
-        "annealed proposals until the weights pass; a name of `ppvae list` is one method for all",
+        "how log p(x) is estimated: auto tries, for each datum, importance sampling, then refined, Laplace and "
+        "annealed proposals until the weights pass; a name of `ppvae list` is one method for all data",
         one_of=lambda: (AUTO, *catalogue.METHODS.names()),
     )
     method_options: dict[str, Any] = option({}, 'options of the method, such as {"max_seconds": 30} for auto')
@@ -48,9 +48,9 @@ class CompareOptions(DataOptions, JudgeOptions):
 
     models: Any = option(
         None,
-        "names of models, path/to/file.py:ClassName or classes, several or one; or a mapping of what results call each "
-        'to its own options, with "model" for its name or class where that is another: {"vae": {"latent_dim": 5}, '
-        '"large": {"model": "vae", "latent_dim": 50}}. Where None, those that name data of their own for it',
+        "names of models, path/to/file.py:ClassName or classes, several or one; or a mapping from the name in results "
+        'to its own options, with "model" for its name or class where that differs: {"vae": {"latent_dim": 5}, '
+        '"large": {"model": "vae", "latent_dim": 50}}. Where None, the models that are registered with data for it',
     )
     inference: str | tuple[str, ...] | None = option(
         None,
@@ -69,7 +69,7 @@ class CompareOptions(DataOptions, JudgeOptions):
     data: str | Any | None = option(
         None,
         "the name of a data set, a .npy, .npz or .csv file, or in Python a `Data`; where None, the data that each "
-        "model names for it, else digits",
+        "model is registered with, else digits",
     )
     seeds: int | tuple[int, ...] = option(
         (0, 1, 2), "of initialisation, training and evaluation, several or one", at_least=0, called="seed"
@@ -88,9 +88,9 @@ class CompareOptions(DataOptions, JudgeOptions):
     tune_seconds: float = option(5.0, "seconds of training for each point of that grid", above=0)
     workers: int | None = option(
         None,
-        "rows made side by side, each in a process of its own with one thread; 1 makes them here, one after another, "
-        "with all threads. Numbers differ by rounding at most. Where None, 1; without models one for each core, 4 at "
-        "most",
+        "number of rows computed in parallel, each in a process of its own with one thread; 1 computes them in this "
+        "process, one after another, with all threads. Numbers differ at most by rounding. Where None, 1; without "
+        "models one for each core, at most 4",
         at_least=1,
     )
 
@@ -127,7 +127,7 @@ class CompareOptions(DataOptions, JudgeOptions):
             require.one_of("option", name, dict.fromkeys((*cls.options(), *of_fit())), cls.elsewhere)
 
     def plain(self) -> dict[str, Any]:
-        """Every option in terms of what YAML holds; what was made in Python by name."""
+        """Every option in values that YAML holds; objects made in Python by their names."""
         return {name: plain(_word(value), name) for name, value in self.values().items()}
 
 
@@ -137,13 +137,13 @@ def of_fit() -> list[str]:
 
 
 def checked_fit(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of every fit of a comparison, checked; those alone that were given.
+    """The given settings of every fit of a comparison, checked.
 
     Raises:
-        PpvaeError: an unknown name, a value that is refused, or an option of the comparison itself.
+        PpvaeError: an unknown name, an invalid value, or an option of the comparison itself.
     """
     if "seed" in settings:
-        raise PpvaeError("fit has seed, and a comparison has seeds: give seeds instead")
+        raise PpvaeError("fit has seed, and a comparison takes seeds: give seeds instead")
     for name in settings:
         if name in CompareOptions.options() and name not in (*of_fit(), "fit"):
             raise PpvaeError(f"fit has {name}, which is an option of the comparison itself: give {name} beside fit")
@@ -166,7 +166,7 @@ def from_earlier_comparison(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _each_once(what: str, given: Any) -> Any:
-    """Several or one as a tuple, a mapping as it is; None stays."""
+    """One value or several as a tuple; a mapping and None do not change."""
     if given is None:
         return None
     if isinstance(given, str | type) or (what == "seeds" and isinstance(given, int)):
@@ -184,7 +184,7 @@ def _each_once(what: str, given: Any) -> Any:
 
 
 def _word(value: Any) -> Any:
-    """A class, data or a module made in Python by its name; all else as it is."""
+    """The name of a class, of data or of a module made in Python; other values do not change."""
     if isinstance(value, type):
         return value.__name__
     if isinstance(value, Mapping):

@@ -19,15 +19,15 @@ from ppvae.runs.results import Row, has_rows, read_seconds, write_results
 
 
 class Place:
-    """Where a comparison is kept, or nowhere; left by an error before any fit is worth keeping, it is removed.
+    """The directory of a comparison, or none; it is removed if an error occurs before a fit can be kept.
 
     Args:
         run_dir: an empty directory, one that does not exist yet, or None for no directory.
         options: of the comparison.
-        resume: continue the comparison that is there.
+        resume: continue the comparison in the directory.
 
     Attributes:
-        seconds: that the rows which are there already took.
+        seconds: the time of the rows that were computed before.
 
     Raises:
         PpvaeError: the directory holds something else, or a comparison of other options.
@@ -60,7 +60,7 @@ class Place:
         return [None if self.folder is None else self.folder / FITS / name for name in folder_names(jobs)]
 
     def keep(self, rows: list[Row], seconds: float) -> None:
-        """Write results.json, where it has other rows."""
+        """Write results.json, unless it already has these rows."""
         if self.folder is not None and not has_rows(self.folder / RESULTS, rows):
             write_results(self.folder / RESULTS, rows, seconds)
 
@@ -68,7 +68,7 @@ class Place:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        failed = isinstance(error, Exception)  # Interrupted is not one
+        failed = isinstance(error, Exception)  # Interrupted is not an Exception
         if self.folder is None or self.started or not failed:
             return
         remove_empty([self.folder / FITS])
@@ -78,7 +78,7 @@ class Place:
 
 
 def _config(options: CompareOptions) -> dict[str, Any]:
-    """What repeats the comparison; how many work at it does not change it."""
+    """The options that repeat the comparison; workers does not change its results."""
     return {name: value for name, value in options.plain().items() if name != "workers"}
 
 

@@ -1,4 +1,4 @@
-"""Which fits a comparison is made of, and why some are refused before anything runs."""
+"""The fits of a comparison; invalid ones are refused before anything runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def main_inference() -> list[str]:
 
 
 def plan(options: CompareOptions) -> list[Job]:
-    """Every row to be made, with all that can be refused beforehand refused here."""
+    """Every row of a comparison; raises PpvaeError for all that can be refused before it runs."""
     entries = _entries(options.models)
     strategies = list(options.inference or (main_inference() if options.models is None else STRATEGIES.names()))
     families = [None if name == OWN else name for name in options.families or (options.fit.get("family"),)]
@@ -53,7 +53,7 @@ def plan(options: CompareOptions) -> list[Job]:
     if unused := own.keys() - {job.settings.inference for job in jobs}:
         raise PpvaeError(f"inference_options has {sorted(unused)[0]!r}, which is not among the strategies compared")
     if options.fit.get("lr_phi") is not None and all(job.settings.lr_phi is None for job in jobs):
-        raise PpvaeError("lr_phi is for rows of their own, which no strategy compared here keeps: remove lr_phi")
+        raise PpvaeError("lr_phi is the learning rate of rows, which no strategy compared here keeps: remove lr_phi")
     return jobs
 
 
@@ -82,7 +82,7 @@ class _Loaded:
 
 
 def _entries(models: Any) -> list[tuple[str, type[Model], dict[str, Any]]]:
-    """(what results call it, class, own options) of each model."""
+    """(name in results, class, own options) of each model."""
     entries = []
     for one in main_job() if models is None else models:
         own = dict(models[one]) if isinstance(models, Mapping) else {}

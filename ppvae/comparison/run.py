@@ -1,4 +1,4 @@
-"""The main job: models × strategies × seeds on the same data, and what each costs and gives."""
+"""The main job: models × strategies × seeds on the same data, with their results and costs."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from ppvae.options import given, with_options
 from ppvae.progress import Progress
 from ppvae.runs.results import Row
 
-#: rows of the main job side by side at most: they share the memory
+#: the most rows of the main job in parallel, as they share the memory
 _MOST_WORKERS = 4
-#: further methods of auto would take longer than the whole main job may
+#: options of auto in the main job: more methods would take too long
 _MAIN_JOB: Mapping[str, Any] = {"methods": ("refined",), "pilot": 250, "max_seconds": 5.0}
 
 
@@ -56,18 +56,18 @@ def compare(
     """Fit every model under every strategy that applies, and judge each on the same test data.
 
     Args:
-        options: a `CompareOptions`, or a mapping of its options; single options given beside it replace its own.
-        run_dir: a new directory: results.json is written anew after each row, fits/ keeps every fit with its
-            evidence, figures/ and report.html come with the last.
-        resume: continue the comparison in run_dir, which must be of these same arguments: rows that are finished are
-            read, a fit that was stopped continues where it was.
+        options: a `CompareOptions`, or a mapping of its options; single options in the call replace those in it.
+        run_dir: a new directory: results.json is written again after each row, fits/ keeps every fit with its
+            evidence; figures/ and report.html are written last.
+        resume: continue the comparison in run_dir, which must have the same arguments: finished rows are read, a
+            stopped fit continues where it stopped.
         progress: show progress bars; where None, only on a terminal.
-        checkpoint_seconds: between two checkpoints of a fit.
+        checkpoint_seconds: the time between two checkpoints of a fit.
         changes: options of `CompareOptions`; a setting of every fit, such as epochs=5, goes into `fit`.
 
     Raises:
-        PpvaeError: before anything runs, for a name, option or data that does not fit.
-        Interrupted: Ctrl-C, where run_dir keeps what there is.
+        PpvaeError: a name, an option or data are invalid; it is raised before anything runs.
+        Interrupted: Ctrl-C arrived, and run_dir keeps the finished rows.
     """
     named = given(models=models, inference=inference, data=data, seeds=seeds, families=families)
     options = CompareOptions.of(options, **named, **changes)

@@ -1,4 +1,4 @@
-"""Learning rates chosen on the validation bound, each strategy's own, at equal wall-clock: a fair comparison."""
+"""Learning rates for each strategy, chosen on the validation bound at equal training time, for a fair comparison."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ppvae.training.fitting import fit
 from ppvae.training.settings import STRATEGY_ARGUMENTS, Settings
 from ppvae.variational.strategy import strategy_class
 
-#: the values tried of each option of `fit`, and of each strategy's own
+#: the values that are tried for each option of `fit`, and for each option of a strategy
 GRID: dict[str, tuple[float, ...]] = {"lr": (3e-4, 1e-3, 3e-3, 1e-2)}
 OWN_GRID: dict[str, tuple[float, ...]] = {"lr": (0.02, 0.1)}
 
@@ -26,7 +26,7 @@ OWN_GRID: dict[str, tuple[float, ...]] = {"lr": (0.02, 0.1)}
 @dataclass(frozen=True)
 class Trial:
     """One point of the grid: its options, the best validation bound (nats/datum; None where the bound was not finite)
-    and the seconds of training behind it.
+    and its seconds of training.
     """
 
     model: str
@@ -46,16 +46,16 @@ class Trial:
 def tuned(
     jobs: Sequence[Job], seconds: float, place: Path | None = None, show: Callable[[str], None] | None = None
 ) -> tuple[list[Job], list[Trial]]:
-    """The jobs with the learning rates that did best within so many seconds of training, and all that was tried.
+    """The jobs with the best learning rates within a given time of training, and all trials.
 
-    Every model and strategy gets the whole grid, each point the same seconds, at the first of its seeds; test data
-    are not looked at. Options that a job was given stay as they are.
+    Every model and strategy gets the whole grid, each point the same time, at its first seed; test data are not used.
+    Options that were given for a job do not change.
 
     Args:
         jobs: of a comparison.
         seconds: of training for each point of the grid.
-        place: tuning.json, which is read where it is there.
-        show: called with what is being tried.
+        place: tuning.json, which is read if it exists.
+        show: called with a description of each trial.
     """
     known = _read(place) if place is not None and place.is_file() else []
     chosen: dict[tuple[str, str, str | None], dict[str, Any]] = {}
@@ -69,7 +69,9 @@ def tuned(
             tried = [try_rates(job, options, seconds, show) for options in _points(job)]
             best = max(tried, key=lambda trial: -math.inf if trial.valid_bound is None else trial.valid_bound)
             if best.valid_bound is None:
-                raise PpvaeError(f"no learning rate of the grid gives {job.model} under {job.how} a finite bound")
+                raise PpvaeError(
+                    f"no learning rate of the grid gives {job.model} under {job.how} a finite bound: give lr, not tune"
+                )
             tried = [replace(trial, chosen=trial is best) for trial in tried]
         trials += tried
         chosen[key] = next(trial.options for trial in tried if trial.chosen)
@@ -106,11 +108,11 @@ def try_rates(job: Job, options: dict[str, Any], seconds: float, show: Callable[
     inference, family = job.settings.inference, job.settings.family
     settings = _with(job.settings, options).replace(seconds=seconds, epochs=10**6, patience=None)
     try:
-        found = fit(job.build(), job.data, settings=settings, progress=False)
+        fitted = fit(job.build(), job.data, settings=settings, progress=False)
     except NonFiniteError:
         return Trial(job.model, inference, options, None, seconds, 0, family=family)
-    best = max(entry["valid_bound"] for entry in found.history)
-    return Trial(job.model, inference, options, best, found.seconds, int(found.history[-1]["step"]), family=family)
+    best = max(entry["valid_bound"] for entry in fitted.history)
+    return Trial(job.model, inference, options, best, fitted.seconds, int(fitted.history[-1]["step"]), family=family)
 
 
 def _with(settings: Settings, options: Mapping[str, Any]) -> Settings:
@@ -123,4 +125,6 @@ def _read(place: Path) -> list[Trial]:
     try:
         return [Trial(**entry) for entry in json.loads(place.read_text(encoding="utf-8"))]
     except (OSError, ValueError, TypeError) as error:
-        raise PpvaeError(f"{place} is damaged, {' '.join(str(error).split())[:100]}: remove it to tune anew") from error
+        raise PpvaeError(
+            f"{place} is damaged, {' '.join(str(error).split())[:100]}: remove it to tune again"
+        ) from error

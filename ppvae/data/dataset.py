@@ -26,11 +26,11 @@ from ppvae.errors import PpvaeError
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What a fit keeps of the data that it was trained on.
+    """The facts about its training data that a fit keeps.
 
     Attributes:
         name, treatment: as `Data` has them.
-        num_data: training data.
+        num_data: the number of training data.
         event_shape: of one datum.
         source: the arguments of `load_data` that give the data again, or None for data made in Python.
     """
@@ -47,17 +47,17 @@ class Data:
     """A data set in three splits, with the observation model that fits it.
 
     Attributes:
-        name: what results call it.
+        name: its name in results.
         train, valid, test: [N, *event] of one floating dtype and one event shape.
         likelihood: the name of a likelihood, such as "bernoulli" or "gaussian".
-        treatment: how values became observations; results name it, as log p(x) differs by nats between them.
+        treatment: how values became observations; results name it, as log p(x) differs by nats between treatments.
         labels: split → [N] int64, or None.
         log_prob: the exact log density in nats, [B, *event] → [B], where the distribution is known.
         source: the arguments of `load_data` that give it again, or None.
-        rows: split → [N], where each datum stands in a file that was split here, or None.
+        rows: split → [N], the row of each datum in a file that was split here, or None.
 
     Raises:
-        PpvaeError: an unknown likelihood or treatment; parts that do not fit together or the likelihood.
+        PpvaeError: an unknown likelihood or treatment; parts that do not fit each other or the likelihood.
     """
 
     name: str
@@ -112,7 +112,7 @@ class Data:
 
     @property
     def facts(self) -> DataFacts:
-        """What a fit to these data keeps of them."""
+        """The facts about these data that a fit keeps."""
         return DataFacts(self.name, self.treatment, len(self.train), tuple(self.event_shape), self.source)
 
     @property
@@ -126,5 +126,5 @@ class Data:
         return self.treatment == "dynamic"
 
     def draw(self, x: Tensor) -> Tensor:
-        """What a step sees of rows x [B, *event] of `train`: fresh Bernoulli(x) draws if dynamic, else x."""
+        """The observations for rows x [B, *event] of `train`: new Bernoulli(x) draws if dynamic, else x."""
         return torch.bernoulli(x) if self.dynamic else x

@@ -1,4 +1,4 @@
-"""Data sets: named ones, a user's files and torch data sets, and the treatment that makes values observations."""
+"""Data sets: named ones, a user's files and torch data sets, with the treatment that turns values into observations."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ppvae.data.treatment import DRAWN, TREATMENTS, VALUES, as_they_are, check_v
 from ppvae.errors import PpvaeError
 from ppvae.randomness import seeded
 
-# what `load_data` takes: a name or a file, data, a torch data set, or several of these in a mapping or tuple
+# arguments of `load_data`: a name or a file, data, a torch data set, or several of these in a mapping or tuple
 DataLike = str | os.PathLike[str] | Data | Dataset | Mapping[str, Any] | Sequence[Any]
 
 
@@ -41,33 +41,33 @@ def load_data(
 
     Files: `.npy` with one array [N, *event]; `.npz` with arrays `train`, `valid`, `test`, or one array `x`
     with optional integer labels `y` [N]; `.csv` of comma-separated numbers, with or without one header line
-    (one that holds no number). What is not split already is split 70/15/15 by a fixed permutation.
+    (a line without a number). Data without splits are split 70/15/15 by a fixed permutation.
 
-    Torch data sets: anything with `__len__` and `__getitem__`; or train and test, or train, valid and test of
-    these in a tuple or mapping (valid, where there is none, is 15% of train, by a fixed permutation). Items are
+    Torch data sets: an object with `__len__` and `__getitem__`; or train and test, or train, valid and test of
+    these in a tuple or mapping (where valid is absent, it is 15% of train, by a fixed permutation). Items are
     tensors, NumPy arrays, PIL images or numbers, or (item, label); labels are kept if all are whole numbers.
     Images — PIL's, 8-bit ones and [1, 3 or 4, height, width] — become vectors, channels first, and 8-bit
     intensities are divided by 255. Random transforms are drawn once, from `seed`.
 
     Treatments: "static" draws each value once from Bernoulli(intensity) (Salakhutdinov & Murray 2008, "On the
     quantitative analysis of deep belief networks"); "dynamic" redraws training data at each visit, with valid
-    and test the very same as under "static"; "threshold" is x > 0.5; these need values in [0, 1]. "binary" is
-    for values that are 0 and 1 already, "real" leaves values as they are, "standardised" subtracts train's
+    and test the same as under "static"; "threshold" is x > 0.5; these need values in [0, 1]. "binary" is
+    for values that already are 0 and 1, "real" does not change values, "standardised" subtracts train's
     mean and divides by its standard deviation (by 1 in a constant column). "counts" (whole numbers), "unit" (in
-    [0, 1]) and "positive" leave values as they are too, where there is a likelihood of such values.
+    [0, 1]) and "positive" do not change values either; they need a likelihood for such values.
 
     Args:
         name: one of `list_data()`, a file, a torch data set or several, or a `Data` (which takes another treatment
             only if it is "real").
-        treatment: default: a named set's own; else "binary" if there are 0 and 1 only, else "real".
+        treatment: default: a named set's own; else "binary" if all values are 0 and 1, else "real".
         root: folder of downloaded data; default: the environment variable PPVAE_DATA, else ~/.cache/ppvae.
         seed: seed of the static binarisation and of generated data. Splits never depend on it.
-        num_train: keep the first so many training rows; all else is as it is with all of them.
-        labels: the column of a .csv that is kept out of x and becomes labels: the name in its header, or its
+        num_train: keep this number of training rows, the first ones; valid, test and labels do not change.
+        labels: the column of a .csv that is not part of x and becomes labels: the name in its header, or its
             number, from 0 on, or from -1 backwards. Words or numbers become 0 to K - 1 in their sorted order.
 
     Returns:
-        Data of float32 tensors (a `Data` keeps its dtype). Global random states are left alone.
+        Data of float32 tensors (a `Data` keeps its dtype). Global random states do not change.
 
     Raises:
         PpvaeError: unknown name or treatment, unreadable file, unsuitable values or arguments, no download.
@@ -85,7 +85,9 @@ def load_data(
             raise PpvaeError(f"num_train is {size}, but {data.name!r} has only {len(data.train)} training rows")
         kept = data.labels and data.labels | {"train": data.labels["train"][:size]}
         rows = data.rows and data.rows | {"train": data.rows["train"][:size]}
-        data = replace(data, train=data.train[:size].clone(), labels=kept, rows=rows)  # a view keeps all rows alive
+        data = replace(
+            data, train=data.train[:size].clone(), labels=kept, rows=rows
+        )  # a view would keep all rows in memory
     source = _source(name, data.treatment, root, seed, size, column)
     return data if source == data.source else replace(data, source=source)
 
@@ -98,12 +100,12 @@ def _source(
     size: int | None,
     labels: str | int | None,
 ) -> dict[str, Any] | None:
-    """The arguments that give the same data again, None at their defaults left out; None where none do."""
+    """The arguments that load the same data again, without those at None; None where no arguments do."""
     if isinstance(name, Data):
         again = dict(name.source or {})
         if treatment != name.treatment:
             if "num_train" in again:
-                return None  # a name is treated before its rows are cut, these were after
+                return None  # loading by name treats the data before it cuts rows, here it was the reverse
             again["treatment"] = treatment
             if treatment in DRAWN:
                 again["seed"] = seed
@@ -126,7 +128,7 @@ def _source(
 
 
 def list_data() -> list[str]:
-    """The names `load_data` knows, sorted."""
+    """The names that `load_data` knows, sorted."""
     return SOURCES.names()
 
 
@@ -137,7 +139,7 @@ def _treat(data: Data, treatment: str, seed: int) -> Data:
         raise PpvaeError(f"{data.name!r} is {data.treatment!r} already: load it as {treatment!r} instead")
     splits, log_prob = data.splits, None
     if treatment == "standardised":
-        constant = data.train.amin(0) == data.train.amax(0)  # rounding may leave these a tiny deviation
+        constant = data.train.amin(0) == data.train.amax(0)  # whose deviation may be slightly above 0 by rounding
         mean = data.train.double().mean(0)
         std = data.train.double().std(0, correction=0).masked_fill(constant, 1.0)
         splits = {split: ((x.double() - mean) / std).to(x.dtype) for split, x in splits.items()}
@@ -152,7 +154,7 @@ def _treat(data: Data, treatment: str, seed: int) -> Data:
     if treatment == "threshold":
         splits = {split: (x > 0.5).to(x.dtype) for split, x in splits.items()}
     elif treatment in DRAWN:
-        # a stream for each split: test must not depend on what happens to train
+        # each split has a stream, so that test does not depend on train
         drawn = {s: torch.bernoulli(x, generator=generator(seed, s)) for s, x in splits.items()}
         splits = drawn if treatment == "static" else drawn | {"train": data.train}
     return replace(data, **splits, likelihood=likelihood_for(treatment), treatment=treatment, log_prob=log_prob)
@@ -173,7 +175,7 @@ def _data_root(root: str | os.PathLike[str] | None) -> Path:
 
 
 def _find(name: DataLike, root: Path, seed: int, labels: str | int | None) -> tuple[Data, str]:
-    """The data as they are, and the default treatment."""
+    """The untreated data, and the default treatment."""
     if isinstance(name, str | os.PathLike):
         name = os.fspath(name)
         if name in SOURCES:
@@ -203,7 +205,7 @@ def _from_arrays(name: str, arrays: Arrays) -> Raw:
     for key, array in arrays.items():
         if array.dtype.kind not in "biuf":
             raise PpvaeError(f"data {name!r}, {key}: needs real numbers, not {array.dtype}: save float32")
-        with np.errstate(over="ignore"):  # becomes infinite, and the check tells
+        with np.errstate(over="ignore"):  # overflow becomes infinite, which check_values refuses
             xs[key] = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
         check_values(f"data {name!r}, {key}", xs[key])
     if "x" not in xs:
@@ -215,7 +217,7 @@ def _from_arrays(name: str, arrays: Arrays) -> Raw:
 
 
 def _data(name: str, raw: Raw) -> Data:
-    """The values as data; what is not split is split 70/15/15, and valid is 15% of train where there is none."""
+    """The values as data; without splits they are split 70/15/15, and without valid it is 15% of train."""
     size = sum(len(x) for x in raw.x.values())
     if size < 10:
         raise PpvaeError(f"data {name!r} has {size} rows: three splits need at least 10")

@@ -1,4 +1,4 @@
-"""Which data, and how their values become observations: one list of options, for Python, the command line and YAML."""
+"""The options of data and their treatment, for Python, the command line and YAML."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class DataOptions(Options):
-    """Which data, and how their values become observations."""
+    """The data, and how their values become observations."""
 
     data: str | Any = option("digits", "the name of a data set (`ppvae list` has them), or a .npy, .npz or .csv file")
     treatment: str | None = option(
         None,
         "how values become observations; log p differs by nats between treatments. Where None, a named set's own, else "
-        '"binary" if there are 0 and 1 only, else "real"',
+        '"binary" if all values are 0 and 1, else "real"',
         one_of=treatments,
     )
     root: str | os.PathLike[str] | None = option(

@@ -16,7 +16,7 @@ from ppvae import require
 from ppvae.errors import PpvaeError
 
 SPLITS: tuple[str, ...] = ("train", "valid", "test")
-_MISSING = {"na", "n/a", "null", "none", "-", "?"}  # what stands for no number in a column of numbers
+_MISSING = {"na", "n/a", "null", "none", "-", "?"}  # words for a missing value in a column of numbers
 
 Arrays = dict[str, np.ndarray]
 
@@ -30,7 +30,7 @@ def read_file(path: Path, labels: str | int | None = None) -> Arrays:
             backwards. Its words or numbers are numbered 0 to K - 1 in their order.
 
     Raises:
-        PpvaeError: no such file, a damaged one, a .csv that is no table of numbers, labels that cannot be.
+        PpvaeError: the file does not exist or is damaged, a .csv is not a table of numbers, or labels name no column.
     """
     if labels is not None:
         labels = label_column(labels)
@@ -42,12 +42,12 @@ def read_file(path: Path, labels: str | int | None = None) -> Arrays:
         return READERS[path.suffix.lower()](path, labels)
     except PpvaeError:
         raise
-    except Exception as error:  # damaged bytes make numpy, zipfile and csv raise nearly anything
+    except Exception as error:  # damaged bytes make numpy, zipfile and csv raise many kinds of errors
         raise PpvaeError(f"cannot read {str(path)!r}, {require.show(error)}: save plain numbers again") from error
 
 
 def label_column(labels: object) -> str | int:
-    """What may name a column, as a plain str or int."""
+    """The name or number of a column, as a plain str or int."""
     if isinstance(labels, str):
         return str(labels)
     if isinstance(labels, int | np.integer) and not isinstance(labels, bool):
@@ -56,9 +56,9 @@ def label_column(labels: object) -> str | int:
 
 
 def no_column(labels: str | int, what: str) -> PpvaeError:
-    """The refusal of labels where no .csv is read."""
+    """The error for labels where the data are not a .csv file."""
     given = require.show(labels)
-    return PpvaeError(f"labels={given} names a column of a .csv file, and {what} has no columns to name: leave it out")
+    return PpvaeError(f"labels={given} names a column of a .csv file, and {what} is not one: remove labels")
 
 
 def _read_npy(path: Path, labels: str | int | None) -> Arrays:
@@ -68,7 +68,7 @@ def _read_npy(path: Path, labels: str | int | None) -> Arrays:
 
 def _read_npz(path: Path, labels: str | int | None) -> Arrays:
     if not zipfile.is_zipfile(path):
-        raise PpvaeError(f"{str(path)!r} is no .npz archive, or cut short: write it with numpy.savez")
+        raise PpvaeError(f"{str(path)!r} is not a complete .npz archive: write it with numpy.savez")
     with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         if set(archive.files) not in ({"x"}, {"x", "y"}, set(SPLITS)):
             held = require.show(sorted(archive.files))
@@ -84,7 +84,7 @@ def _read_csv(path: Path, labels: str | int | None) -> Arrays:
         for cells in filter(None, reader):
             where = f"{str(path)!r}, row {reader.line_num}"
             values = [_float(cell) for cell in cells]
-            if not width:  # the first row that is not empty tells the columns
+            if not width:  # the first row that is not empty defines the columns
                 width = len(cells)
                 names = [cell.strip() for cell in cells] if values.count(None) == width else None
                 column = None if labels is None else _column(path, labels, names, width)
@@ -142,13 +142,13 @@ def _no_number(where: str, column: int, cell: str, names: list[str] | None, sugg
 
 
 def _numbered(path: Path, words: list[str]) -> np.ndarray:
-    """The words [N], or the numbers that they all are, as positions in their sorted order."""
+    """The words [N], or numbers if all of them are, as positions in their sorted order."""
     numbers = [_number(word) for word in words]
     others = {word for word, number in zip(words, numbers, strict=True) if number is None}
     if len(others) < len(set(words)) and others and {word.lower() for word in others} <= _MISSING:
-        odd = next(word for word in words if word in others)
+        missing = next(word for word in words if word in others)
         raise PpvaeError(
-            f"{str(path)!r}: a label is {odd!r} among numbers: fill it in or drop the row if it is missing"
+            f"{str(path)!r}: a label is {missing!r} among numbers: fill it in or drop the row if it is missing"
         )
     keys: list[Any] = words if others else numbers
     position = {key: k for k, key in enumerate(sorted(set(keys)))}

@@ -1,4 +1,4 @@
-"""What a named data set is made of: a function of `data/sources/` to the values as they are."""
+"""The untreated values of a named data set, which a function in `data/sources/` returns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LogProb = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Raw:
-    """Values as they are, split by their maker or not.
+    """Untreated values, with or without the splits of their publisher.
 
     Attributes:
         x: part → [N, *event] float32; the parts are train, valid and test, or train and test, or all.
@@ -33,17 +33,19 @@ class Raw:
 
 
 def permutation(size: int) -> Tensor:
-    """The order [size] in which rows are split: results on the same data are comparable, whatever their seeds."""
-    return torch.from_numpy(np.random.RandomState(20131220).permutation(size))  # NumPy has frozen this stream for good
+    """The order [size] in which rows are split; it does not depend on a seed, so that results are comparable."""
+    return torch.from_numpy(
+        np.random.RandomState(20131220).permutation(size)
+    )  # NumPy guarantees that this stream does not change
 
 
 def generator(seed: int, stream: str) -> torch.Generator:
-    """Random numbers of one purpose: a split's binarisation, or the "source"."""
+    """The random numbers of one stream: of the binarisation of a split, or "source" for generated data."""
     return torch.Generator().manual_seed(stream_seed(seed, stream))
 
 
 def stream_seed(seed: int, stream: str) -> int:
-    # SeedSequence keeps the streams of neighbouring seeds apart, and takes seeds of any size
+    # SeedSequence makes the streams of similar seeds independent, and takes seeds of any size
     sequence = np.random.SeedSequence(seed, spawn_key=((*SPLITS, "source").index(stream),))
     return int(sequence.generate_state(1)[0])
 

@@ -9,17 +9,17 @@ from ppvae import require
 from ppvae.data.dataset import Data
 from ppvae.errors import PpvaeError
 
-#: every split, in the order of the file where it was split here
+#: all splits, in the order of the file if it was split here
 ALL = "all"
 
 
 def observations(data: Data, split: str, most: int | None = None) -> Tensor:
-    """The data of a split, or all, that a fit can be judged on, the first so many of them [N, *event]."""
+    """The data of a split, or all data, as observations: the first `most` of them [N, *event]."""
     require.one_of("split", split, (*data.splits, ALL))
     if data.dynamic and split in ("train", ALL):
         raise PpvaeError(
             f"train of {data.name} (dynamic) holds intensities, redrawn at each visit: judge valid or test, "
-            'or treatment="static"'
+            'or load the data with treatment="static"'
         )
     if split != ALL:
         return data.splits[split][:most]
@@ -27,7 +27,7 @@ def observations(data: Data, split: str, most: int | None = None) -> Tensor:
 
 
 def positions(data: Data, split: str) -> Tensor:
-    """Where the data of a split stand in their file [N], or simply 0 … N − 1."""
+    """The rows of the data of a split in their file [N], or 0 … N − 1 where they were not split here."""
     if split != ALL:
         return torch.arange(len(data.splits[split])) if data.rows is None else data.rows[split]
     if data.rows is None:

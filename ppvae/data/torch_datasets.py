@@ -1,4 +1,4 @@
-"""Torch data sets, and whatever has a length and items, as data."""
+"""Torch data sets, and other objects with a length and items, as data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def is_dataset(value: object) -> bool:
     """Whether a value is a map-style data set, or parts of one, rather than text or an array."""
     if isinstance(value, str | bytes | bytearray | np.ndarray | Tensor):
         return False
-    if isinstance(value, Dataset | DataLoader):  # what is wrong with it is told
+    if isinstance(value, Dataset | DataLoader):  # an unsuitable one is refused later, with a message
         return True
     return hasattr(type(value), "__len__") and hasattr(type(value), "__getitem__")
 
@@ -36,7 +36,8 @@ def from_datasets(value: Any) -> tuple[str, Raw]:
             255 unless all hold 0 and 1 only. Labels are kept if all are whole numbers.
 
     Raises:
-        PpvaeError: no map-style data set, an empty one, items of strange kind or unlike the first, or that raise.
+        PpvaeError: it is not a map-style data set or is empty, or an item raises an error, has an unsupported type or
+            differs in shape or type from the first.
     """
     parts = _parts(value)
     name = type(next(iter(parts.values()))).__name__
@@ -51,7 +52,9 @@ def from_datasets(value: Any) -> tuple[str, Raw]:
             item, label = _item(where, dataset, index)
             first = first or item
             if item.kind != first.kind:
-                raise PpvaeError(f"{where} is {item}, unlike the first, {first}: make items alike")
+                raise PpvaeError(
+                    f"{where} is {item}, unlike the first, {first}: give all items the same shape and type"
+                )
             if key not in x:
                 x[key] = _room(name, lengths[key], item.x)
             x[key][index] = item.x
@@ -68,7 +71,7 @@ def from_datasets(value: Any) -> tuple[str, Raw]:
 
 @dataclass(frozen=True, eq=False)
 class _Item:
-    """Values of one item; whether they are intensities of 0 to 255; whether the event is a vector of them."""
+    """The values of an item; whether they are intensities from 0 to 255; whether they are flattened."""
 
     x: Tensor
     eight_bit: bool
@@ -76,7 +79,7 @@ class _Item:
 
     @property
     def kind(self) -> tuple[torch.Size, bool, bool]:
-        """What all items have in common."""
+        """The shape and type that all items must share."""
         return self.x.shape, self.eight_bit, self.flat
 
     def __str__(self) -> str:
@@ -112,7 +115,7 @@ def _length(where: str, dataset: Any) -> int:
     try:
         size = len(dataset)
     except Exception as error:
-        raise PpvaeError(f"{where} raises {reported(error)} when asked for its length: mend its __len__") from error
+        raise PpvaeError(f"{where} raises {reported(error)} in __len__: correct its __len__") from error
     if not size:
         raise PpvaeError(f"{where} is empty: give at least one item")
     return size
@@ -123,7 +126,7 @@ def _item(where: str, dataset: Any, index: int) -> tuple[_Item, int | None]:
     try:
         item = dataset[index]
     except Exception as error:
-        raise PpvaeError(f"{where} raises {reported(error)}: mend the data set") from error
+        raise PpvaeError(f"{where} raises {reported(error)}: correct the data set") from error
     label = None
     if isinstance(item, tuple):
         if len(item) not in (1, 2):
@@ -133,7 +136,7 @@ def _item(where: str, dataset: Any, index: int) -> tuple[_Item, int | None]:
         return _values(where, item), label
     except PpvaeError:
         raise
-    except Exception as error:  # sparse and meta tensors, and images that are read now
+    except Exception as error:  # sparse and meta tensors, and images that are read only here
         raise PpvaeError(f"{where} raises {reported(error)} when read: give plain numbers") from error
 
 
@@ -152,7 +155,7 @@ def _values(where: str, item: Any) -> _Item:
         if array.dtype.kind not in "biuf":
             raise PpvaeError(f"{where} is of {array.dtype}: give real numbers")
         eight_bit = array.dtype == np.uint8
-        with np.errstate(over="ignore"):  # becomes infinite, and the check of all values tells
+        with np.errstate(over="ignore"):  # overflow becomes infinite, which the check of all values refuses
             x = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
     elif isinstance(item, Tensor):
         if item.is_complex():

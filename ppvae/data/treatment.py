@@ -1,4 +1,4 @@
-"""The kinds of values that data have, and the treatments that make values observations."""
+"""The kinds of values that data have, and the treatments that turn values into observations."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Values:
     """A kind of values.
 
     Attributes:
-        words: as messages name them.
-        each: x → whether each value is one of them.
+        words: their description in messages.
+        each: x → whether each value is of the kind.
         discrete: whether x has a probability rather than a density.
-        remedy: what makes such values of others, as messages name it.
+        remedy: the advice in messages that turns other values into such values.
     """
 
     words: str
@@ -39,7 +39,7 @@ VALUES = {
     "positive": Values("> 0", lambda x: x > 0),
     "real": Values("that are finite", lambda x: x.isfinite()),
 }
-#: treatment → the kinds of values that it needs, and that it leaves; one named like a kind leaves values as they are
+#: treatment → the kinds of values that it needs and returns; one named like a kind does not change values
 TREATMENTS = {
     **dict.fromkeys(("static", "dynamic", "threshold"), ("unit", "binary")),
     "standardised": ("real", "real"),
@@ -49,24 +49,24 @@ DRAWN = ("static", "dynamic")  # treatments that draw from the seed
 
 
 def treatments() -> list[str]:
-    """Names of the treatments that leave values of which there is a likelihood, sorted."""
+    """Names of the treatments whose values have a likelihood, sorted."""
     kinds = {values_of(likelihood) for likelihood in LIKELIHOODS}
     return sorted(name for name, (_, leaves) in TREATMENTS.items() if leaves in kinds)
 
 
 def values_of(likelihood: str) -> str:
-    """The kind of values that a likelihood is of; raises PpvaeError for an unknown name."""
+    """The kind of values of a likelihood; raises PpvaeError for an unknown name."""
     return require.one_of(f"values of likelihood {likelihood}", LIKELIHOODS.facts(likelihood).get("values"), VALUES)
 
 
 def likelihood_for(treatment: str) -> str:
-    """The first likelihood of the values that a treatment leaves; raises PpvaeError for an unknown name."""
+    """The first likelihood for the values that a treatment returns; raises PpvaeError for an unknown name."""
     _, leaves = TREATMENTS[require.one_of("treatment", treatment, treatments())]
     return next(likelihood for likelihood in LIKELIHOODS if values_of(likelihood) == leaves)
 
 
 def as_they_are(*parts: Tensor) -> str:
-    """The treatment that leaves the values in x as they are: "binary" where all are 0 and 1, else "real"."""
+    """The treatment that does not change the values in x: "binary" where all are 0 and 1, else "real"."""
     return "binary" if all(holds(x, "binary") for x in parts) else "real"
 
 
@@ -82,8 +82,8 @@ def check_values(where: str, x: Tensor) -> None:
         raise PpvaeError(f"{where}: shape {list(x.shape)} holds no values: give at least one row and column")
     bad = ~x.isfinite()
     if bad.any():
-        found = f"{int(bad.sum())} values are NaN, infinite or too big, first at {bad.nonzero()[0].tolist()}"
-        raise PpvaeError(f"{where}: {found}: drop those rows, missing values are not supported yet")
+        count = f"{int(bad.sum())} values are NaN, infinite or too big, first at {bad.nonzero()[0].tolist()}"
+        raise PpvaeError(f"{where}: {count}: drop those rows, missing values are not supported yet")
 
 
 def holds(x: Tensor, values: str) -> bool:
@@ -92,7 +92,7 @@ def holds(x: Tensor, values: str) -> bool:
 
 
 def kind_of(x: object) -> str:
-    """What x is, for messages: dtype, shape and device of a tensor, else its type."""
+    """A description of x for messages: dtype, shape and device of a tensor, else its type."""
     from torch import Tensor
 
     return f"{x.dtype} {list(x.shape)} on {x.device}" if isinstance(x, Tensor) else type(x).__name__

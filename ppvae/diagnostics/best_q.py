@@ -30,15 +30,15 @@ from ppvae.randomness import block_seed, forked, reseed, stream
 from ppvae.training.fitted import Fit
 from ppvae.training.fitting import fit as train
 
-#: streams of random numbers: of the optimisation, of the draws that choose a start, of those that are reported
+#: streams of random numbers of the optimisation, of the draws that choose a start, and of the reported draws
 STREAM_REFINE = stream("diagnostics/gap/refinement")
 STREAM_CHOOSE = stream("diagnostics/gap/choice")
 STREAM_REPORT = stream("diagnostics/gap/reported")
-#: draws that choose a start
+#: number of draws that choose a start
 CHOICE_DRAWS = 1000
 
 
-#: steps by which the weights of a flow are fitted, and their learning rate
+#: steps for which the weights of a flow are fitted, and their learning rate
 FLOW_STEPS, FLOW_LR = 1500, 3e-3
 
 
@@ -48,7 +48,7 @@ class BestQ:
 
     Attributes:
         bound: [N], on the draws by which it was chosen.
-        start: [N], where each came from.
+        start: [N], the name of the start that each came from.
     """
 
     posterior: Posterior
@@ -62,7 +62,7 @@ class BestQ:
 
 
 def best_of_own_family(problem: Problem, improve: Any) -> BestQ:
-    """q* of the fit's own family; q itself is in the running."""
+    """q* of the pair's own family; q itself is a candidate."""
     q, layout, start = problem.posterior, problem.pair.layout, problem.pair.start
     warm = improve(q)
     if not layout.width:
@@ -81,7 +81,7 @@ def with_family(problem: Problem, name: str, options: Mapping[str, Any]) -> Mode
 def best_of_family(
     problem: Problem, improve: Any, own: BestQ, model: Model, name: str, options: Mapping[str, Any]
 ) -> BestQ:
-    """q* of another family under the same model; it starts warm at the moments of the own family's q*."""
+    """q* of another family under the same model; its warm start has the moments of the own family's q*."""
     if model.guide_modules:
         return best_of(problem, {"warm": improve(_fitted(problem, name, options))})
     layout = model.layout()
@@ -93,7 +93,7 @@ def best_of_family(
 
 
 def _at_moments(problem: Problem, posterior: Posterior, model: Model, name: str, options: Mapping[str, Any]) -> Tensor:
-    """Rows [N, width] at which a family has about the means and spreads of q in unconstrained space."""
+    """Rows [N, width] at which a family has about the means and deviations of q in unconstrained space."""
     target = Target(problem.model, problem.x)
     rows = []
     with torch.no_grad(), forked(problem.x.device):
@@ -113,7 +113,7 @@ def _at_moments(problem: Problem, posterior: Posterior, model: Model, name: str,
 
 
 def _fitted(problem: Problem, name: str, options: Mapping[str, Any]) -> Posterior:
-    """q of a family with weights of its own, which are fitted to the data that it is judged on, rows and all."""
+    """q of a family with weights of its own: weights and rows are fitted to the data on which it is judged."""
     size = len(problem.x)
     treatment = as_they_are(problem.x)
     data = Data("gaps", problem.x, problem.x[:1], problem.x[:1], likelihood_for(treatment), treatment)
@@ -121,7 +121,7 @@ def _fitted(problem: Problem, name: str, options: Mapping[str, Any]) -> Posterio
     fitted = train(
         problem.pair if isinstance(problem.pair, Fit) else problem.pair.model,
         data, "per-datapoint", family=name, family_options=options, train_model=False, lr=FLOW_LR,
-        inference_options={"max_steps": 1},  # of validation data, whose bound is of no use here
+        inference_options={"max_steps": 1},  # for validation data, whose bound is not used
         epochs=epochs, eval_every=epochs, patience=None, accelerator=problem.x.device.type,
         precision="64-true" if problem.x.dtype == torch.float64 else "32-true",
         seed=block_seed(problem.seed, STREAM_REFINE) % 2**31, progress=False,
@@ -130,7 +130,7 @@ def _fitted(problem: Problem, name: str, options: Mapping[str, Any]) -> Posterio
 
 
 def best_of(problem: Problem, candidates: Mapping[str, Posterior]) -> BestQ:
-    """For each datum the candidate of the largest bound, on draws that are theirs in common and nobody else's."""
+    """For each datum the candidate of the largest bound, on draws that all candidates share and nothing else uses."""
     names, posteriors = list(candidates), list(candidates.values())
     few = problem.at(problem.everyone, CHOICE_DRAWS)
     bounds = []
@@ -153,7 +153,7 @@ def all_weights(
 ) -> tuple[Tensor, Tensor, bool]:
     """Log weights and bounds [S, B] of all draws for a block, and whether each is log p(x) itself.
 
-    The same stream gives the same random numbers, whatever the sampler.
+    The same stream gives the same random numbers for every sampler.
     """
     parts = []
     with torch.no_grad(), forked(problem.x.device), pyro.validation_enabled(False):

@@ -30,8 +30,8 @@ _REVERSE = stream("diagnostics/bidirectional/reverse")
 _IMPORTANCE = stream("diagnostics/bidirectional/importance")
 _OTHERS = stream("diagnostics/bidirectional/others")
 _SCOPE = (
-    "of data simulated from the model: how well these methods estimate log p there, which says nothing certain about "
-    "real data, whose posteriors may be harder"
+    "data simulated from the model: how well these methods estimate log p of such data; they do not judge estimates "
+    "for real data, whose posteriors may be harder"
 )
 
 
@@ -48,32 +48,32 @@ def bdmc(
 ) -> xr.Dataset:
     """Sandwich log p(x) of data simulated from the model between stochastic bounds (Grosse, Ghahramani & Adams 2015).
 
-    Of a simulated x the latents z it came from are an exact draw of p(z | x). Forward AIS chains bound log p(x) from
-    below, in expectation. Chains that start at z and meet the same transitions backwards weigh E w = 1/p(x), so that
-    −log of their mean bounds it from above, in expectation (Wu, Burda, Salakhutdinov & Grosse 2017). Where both meet,
-    both are right. The same holds more cheaply, and less tightly, for K importance samples of q, with z among them for
-    the bound from above.
+    The latents z that a simulated x came from are an exact draw of p(z | x). Forward AIS chains bound log p(x) from
+    below, in expectation. Chains that start at z and pass the same transitions in reverse order have weights with
+    E w = 1/p(x), so that −log of their mean bounds log p(x) from above, in expectation (Wu, Burda, Salakhutdinov &
+    Grosse 2017). Where the bounds meet, both are right. K importance samples of q give cheaper and looser bounds; for
+    the bound from above z is one of them.
 
     Args:
-        fit: a trained pair with continuous latents, and discrete ones summed out by the model.
-        num_data: N, simulated data. The first of more data are the data of fewer.
-        num_samples: chains a datum, in each direction.
-        num_importance: K, importance samples of q a datum.
-        seed: of everything drawn; the caller's random state is left alone.
-        chunk_size: particles × datapoints scored at once: bounds memory.
-        progress: show a progress bar; None only on a terminal.
+        pair: a trained pair with continuous latents, and discrete ones summed out by the model.
+        num_data: N, the number of simulated data. A larger N keeps the data of a smaller one and adds to them.
+        num_samples: chains per datum, in each direction.
+        num_importance: K, importance samples of q per datum.
+        seed: of all random numbers; the caller's random state is restored.
+        chunk_size: particles × datapoints scored at once, which limits memory.
+        progress: show a progress bar; where None, only on a terminal.
         options: of method "ais".
 
     Returns:
         Dataset over dim `datum`, all in nats: lower (forward AIS) with lower_se, upper (reverse AIS) with upper_se,
         gap = upper − lower, iwae_lower with iwae_lower_se, iwae_upper (q with z among its draws; NaN where the guide is
-        not over the continuous latents alone). upper_se is the spread of chains that share their start z, and
-        iwae_upper has one z alone: how far another z would move them shows in the spread over data only. Attributes:
+        not over the continuous latents alone). upper_se is the error over chains that share one start z, and iwae_upper
+        has one z: only the spread over data shows how much they depend on z. Attributes:
         mean_gap and mean_gap_se over data, num_data, the settings, scope.
 
     Raises:
-        PpvaeError: arguments out of range, an unknown option, a pair that AIS does not apply to, or a model that
-            `sample` refuses.
+        PpvaeError: an argument is out of range, an option is unknown, AIS does not apply to the pair, or `sample`
+            refuses the model.
     """
     require_pair(pair)
     check_options_of("ais", options)
@@ -136,8 +136,9 @@ class _Backwards(Sampler):
 def _with_truth(others: Problem, proposal: Proposal, truth: Tensor) -> Tensor:
     """log (1/K)(w(z) + Σ w of K − 1 draws of q), [N].
 
-    K latents of which one, no matter which, is of p(z | x) have the density of K draws of q times mean w / p(x). Under
-    it E log mean w − log p(x) is a divergence from the draws of q, and so ≥ 0; under q it is minus the reverse one.
+    K latents, one of them (at a random place) from p(z | x) and the others from q, have the density of K draws of q
+    times mean w / p(x). Under it E log mean w − log p(x) is a KL divergence from the density of K draws of q, and so
+    ≥ 0; under q it is minus the reverse divergence.
     """
     target, posterior = others.target, others.posterior
     if not covers(target, posterior, others.x):

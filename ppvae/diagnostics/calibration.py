@@ -1,4 +1,4 @@
-"""Whether q(z | x) is as wide as it should be, and in the right place: judged on data that the model itself draws."""
+"""Whether q(z | x) has the right width and the right place, judged on data that the model draws."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ppvae.randomness import block_seed, stream
 from ppvae.tasks.sampling import sample
 
 _STREAM = stream("diagnostics/calibration")
-#: of the credible intervals whose coverage is counted
+#: levels of the credible intervals whose coverage is counted
 LEVELS = (0.5, 0.8, 0.9, 0.95)
-#: bins of the histogram of ranks, at most, and data expected in each, at least
+#: the most bins of the histogram of ranks, and the least data expected in each
 MOST_BINS, _IN_A_BIN = 20, 5
-#: false alarms of the warning, over all quantities together
+#: rate of false alarms of the warning, over all quantities together
 ALARM = 0.01
 
 
@@ -29,31 +29,31 @@ def sbc(pair: Pair, *, num_data: int = 500, num_draws: int = 199, seed: int = 0)
     """Simulation-based calibration (Talts, Betancourt, Simpson, Vehtari & Gelman 2018), and coverage, of q.
 
     A latent z and a datum x are drawn from the trained model, q is inferred for x as for any new datum, and the rank
-    of a quantity of z among that of L draws of q is noted. Over many such data the ranks are uniform on 0 … L if q is
-    the posterior; if q is too narrow they crowd at both ends, if too wide in the middle, if shifted at one end. The
-    quantities are every coordinate of z, log p(z), and log p(x|z): the latter looks at the data, without which q = p(z)
-    would pass (Modrák, Moon, Kim, Bürkner, Huurre, Faltejsková, Gelman & Vehtari 2023). Equal values, as of discrete
-    latents, take their rank among each other at random.
+    of a quantity of z among those of L draws of q is recorded. Over many such data the ranks are uniform on 0 … L if q
+    is the posterior; if q is too narrow they crowd at both ends, if too wide in the middle, if shifted at one end. The
+    quantities are every coordinate of z, log p(z), and log p(x|z), which depends on the data: without it q = p(z) would
+    pass (Modrák, Moon, Kim, Bürkner, Huurre, Faltejsková, Gelman & Vehtari 2023). Equal values, as of discrete
+    latents, are ranked among each other at random.
 
-    What is judged is q on the model's own data, on average over them: not the model, nor q on data unlike them.
+    This judges q on the model's own data, on average over them. It judges neither the model nor q on other data.
 
     Args:
-        fit: a trained pair.
-        num_data: N, simulated data, 20 at least.
-        num_draws: L, draws of q for each, 39 at least. With L + 1 a multiple of 40 every level has an interval of its
-            own; else `nominal` says what the nearest one is.
-        seed: of all draws. A datum's ranks depend on it and on the datum's number, not on how many follow; the caller's
-            random state is left alone.
+        pair: a trained pair.
+        num_data: N, the number of simulated data, at least 20.
+        num_draws: L, draws of q for each, at least 39. If L + 1 is a multiple of 40, every level has an exact interval;
+            else `nominal` has the closest level.
+        seed: of all draws. A datum's ranks depend on it and on the datum's number, not on N; the caller's random state
+            is restored.
 
     Returns:
         Dataset: rank [datum, quantity]; count [quantity, bin] of them, expected_count [bin]; over quantity: chi2 and
-        p_value (χ² of the ranks in `num_bins` bins against the uniform distribution), rank_mean (of (rank + ½)/(L + 1):
-        ½), rank_spread (their variance over that of uniform ones: above 1 where q is too narrow); coverage [quantity,
-        level] of central credible intervals, coverage_se (binomial, of a calibrated q) and nominal [level]. Attributes
-        num_data, num_draws, num_bins, seed, and warning: which quantities have p < 0.01 / their number, or "".
+        p_value (χ² of the ranks in `num_bins` bins against the uniform distribution), rank_mean (of (rank + ½)/(L + 1);
+        ½ is expected), rank_spread (their variance over that of uniform ranks: above 1 where q is too narrow); coverage
+        [quantity, level] of central credible intervals, coverage_se (binomial, of a calibrated q) and nominal [level].
+        Attributes num_data, num_draws, num_bins, seed, and warning: the quantities with p < 0.01 / their number, or "".
 
     Raises:
-        PpvaeError: arguments out of range, a model that data cannot be drawn from (see `sample`), or a guide without
+        PpvaeError: an argument is out of range, data cannot be drawn from the model (see `sample`), or the guide has no
             latents.
     """
     require_pair(pair)
@@ -111,10 +111,10 @@ def _ranks(pair: Pair, x: Tensor, truth: dict[str, Tensor], num_draws: int, seed
         drawn = {name: cell.cut(value) for name, value in latents(posterior, x, cell.index).items()}
         quantities[:] = [*names(drawn), "log p(z)", "log p(x|z)"]
         known = {name: truth[name][cell.of(x)].unsqueeze(0).to(value.dtype) for name, value in drawn.items()}
-        true, found = quantify(known, cell.of(x)), quantify(drawn, cell.of(x))
-        if bool(true.isnan().any() or found.isnan().any()):
-            raise PpvaeError("a latent, log p(z) or log p(x|z) is NaN at a draw of q: there is no rank among these")
-        return [found < true, found == true]
+        true, ranked = quantify(known, cell.of(x)), quantify(drawn, cell.of(x))
+        if bool(true.isnan().any() or ranked.isnan().any()):
+            raise PpvaeError("a latent, log p(z) or log p(x|z) is NaN at a draw of q, so that ranks are undefined")
+        return [ranked < true, ranked == true]
 
     below, equal = (each.sum(0) for each in gather(pair, len(x), num_draws, compare, seed, _STREAM))
 
@@ -126,14 +126,14 @@ def _ranks(pair: Pair, x: Tensor, truth: dict[str, Tensor], num_draws: int, seed
 
 
 def uniformity(counts: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """χ² [Q] of counts [Q, bins] against those expected [bins], and its p-value."""
+    """χ² [Q] of counts [Q, bins] against the expected counts [bins], and its p-value."""
     chi2 = ((counts - expected) ** 2 / expected).sum(-1)
     tail = torch.special.gammaincc(torch.tensor((len(expected) - 1) / 2).double(), torch.as_tensor(chi2 / 2))
     return chi2, tail.numpy()
 
 
 def rank_counts(rank: np.ndarray, num_draws: int, bins: int) -> tuple[np.ndarray, np.ndarray]:
-    """Counts [Q, bins] of ranks [N, Q] on 0 … L in bins as equal as whole numbers allow, and those expected [bins]."""
+    """Counts [Q, bins] of ranks [N, Q] on 0 … L in bins of nearly equal width, and the expected counts [bins]."""
     which = np.arange(num_draws + 1) * bins // (num_draws + 1)
     expected = np.bincount(which, minlength=bins) * len(rank) / (num_draws + 1)
     counts = np.stack([np.bincount(which[column], minlength=bins) for column in rank.T])
@@ -141,7 +141,7 @@ def rank_counts(rank: np.ndarray, num_draws: int, bins: int) -> tuple[np.ndarray
 
 
 def _coverage(rank: np.ndarray, num_draws: int) -> tuple[np.ndarray, np.ndarray]:
-    """The probability [level] of central intervals between draws, and how often they hold the truth [Q, level]."""
+    """The probability [level] of central intervals between draws, and how often they hold the true value [Q, level]."""
     out = np.array([round((1 - level) / 2 * (num_draws + 1)) for level in LEVELS])
     inside = (rank[..., None] >= out) & (rank[..., None] <= num_draws - out)
     return 1 - 2 * out / (num_draws + 1), inside.mean(0)

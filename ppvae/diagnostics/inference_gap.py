@@ -1,4 +1,4 @@
-"""What inference loses, and where: the gap between log p(x) and the ELBO, split up."""
+"""The gap between log p(x) and the ELBO, split into the loss by the family and the loss by the source of φ."""
 
 from __future__ import annotations
 
@@ -59,51 +59,51 @@ def gaps(
     particles: int = 16,
     seed: int = 0,
 ) -> xr.Dataset:
-    """Split log p(x) − L[q] into what the family loses and what the source of φ loses.
+    """Split log p(x) − L[q] into the loss by the family and the loss by the source of φ.
 
     L[q*] is the bound of the best q of the same family for each datum by itself, under the same model:
 
         log p(x) − L[q] = (log p(x) − L[q*])   approximation gap: the family
                         + (L[q*] − L[q])       amortization gap: the encoder; for rows of a table, their optimisation
 
-    (Cremer, Li & Duvenaud 2018, "Inference Suboptimality in Variational Autoencoders"). q* is looked for from two
-    starts, q itself (warm) and the declared φ (cold). Which is better is decided on draws that nothing else uses, so
-    that the bounds reported, from fresh draws, have no bias from the choice. What the optimiser misses of q* counts
-    against the family: the approximation gap is that much too large, and the amortization gap too small. Errors are
-    paired: the same random numbers drive the draws of q and of q*, and those behind log p(x).
+    (Cremer, Li & Duvenaud 2018, "Inference Suboptimality in Variational Autoencoders"). q* is searched from two
+    starts, q itself (warm) and the declared φ (cold). The better one is chosen on separate draws, so that the choice
+    does not bias the reported bounds, which come from new draws. Where the optimiser falls short of q*, the
+    approximation gap is too large and the amortization gap too small by the same amount. Errors are paired: the draws
+    of q, of q* and of log p(x) use the same random numbers.
 
     Args:
-        fit: a trained pair; nothing of it changes.
-        x: data [N, *event]; training and test data have gaps of their own.
-        index: positions of x in the training set, where q is to be what training left there.
+        pair: a trained pair, which does not change.
+        x: data [N, *event]; training and test data have different gaps.
+        index: the positions of x in the training set, to use q as training left it.
         families: names of other families, or {name: options}, each optimised for each datum under the same model.
             Those that own weights (the flows) are fitted to x first.
-        num_samples: draws behind each reported number.
+        num_samples: draws for each reported number.
         method: of `log_marginal`, for log p(x); where None, "exact" if that applies, else importance sampling from a
-            slightly widened q*, of the family whose bound is the tightest.
+            slightly widened q* of the family with the tightest bound.
         options: of the method.
         lr, max_steps, tolerance, particles: of the optimisation, as `ppvae.variational.refinement.refine` has them;
             more particles bring it closer to the optimum.
-        seed: of all draws; the caller's random state is left alone.
+        seed: of all draws; the caller's random state is restored.
 
     Returns:
         Dataset over dim `datum` in nats: elbo, elbo_star, log_marginal, approximation_gap, amortization_gap, each with
         its standard error `_se`; ess, khat, ok of log_marginal: where ok is False it is a lower bound, and the
         approximation gap with it; converged; start, where q* came from: "warm", "cold", or "q" where neither was
         better than q. With families, over (family, datum): family_elbo_star; family_gap = log p(x) − family_elbo_star;
-        family_gain = family_elbo_star − elbo_star, what another family would gain without a better encoder's help, each
-        with its error; family_converged. `ppvae.summarise(found, "amortization_gap")` averages over data.
+        family_gain = family_elbo_star − elbo_star, the gain by another family where both have their best φ, each with
+        its error; family_converged. `ppvae.summarise(result, "amortization_gap")` averages over data.
 
     Raises:
-        PpvaeError: x of the wrong shape or not finite, arguments out of range, an unknown family, method or option, or
-            a family that the latents of the model do not fit.
+        PpvaeError: x has the wrong shape or is not finite, an argument is out of range, a family, method or option is
+            unknown, or a family cannot take the latents of the model.
     """
     require_pair(pair)
     require.count("num_samples", num_samples, least=2)
     require.count("seed", seed, least=0)
     others = _checked(families)
     if method is None and options is not None:
-        raise PpvaeError("options are of a method of log_marginal: name one")
+        raise PpvaeError("options are for a method of log_marginal: also give method")
     if method is not None:
         check_method(method, options)
     x = pair.as_input(x)
@@ -157,13 +157,13 @@ def gaps(
 def gap_columns(
     problem: Problem, own: BestQ, others: Mapping[str, BestQ], p: Mapping[str, Tensor] | None
 ) -> dict[str, Tensor]:
-    """Columns [N], and those of other families [F, N], from fresh draws that are common to all."""
+    """Columns [N], and those of other families [F, N], from new draws that all of them share."""
     stars = [own, *others.values()]
     tightest = torch.stack([star.bound for star in stars]).argmax(0)
     wide = [Proposal(star.posterior.model, widened(star.posterior, problem.x)) for star in stars]
     narrow = [Proposal(star.posterior.model, star.posterior) for star in stars]
     plain = Proposal(problem.model, problem.posterior)
-    found: list[dict[str, Tensor]] = []
+    parts: list[dict[str, Tensor]] = []
     for number, block in problem.blocks():
         q = all_weights(problem, plain, block, number, STREAM_REPORT)[1]
         best = torch.stack([all_weights(problem, star, block, number, STREAM_REPORT)[1] for star in narrow])
@@ -195,8 +195,8 @@ def gap_columns(
                 "family_gain": (best[1:] - best[0]).mean(1),
                 "family_gain_se": _error(best[1:] - best[0]),
             }
-        found.append(part)
-    columns = {name: torch.cat([part[name] for part in found], -1) for name in found[0]}
+        parts.append(part)
+    columns = {name: torch.cat([part[name] for part in parts], -1) for name in parts[0]}
     columns["converged"] = own.converged
     if others:
         columns["family_converged"] = torch.stack([star.converged for star in others.values()])
@@ -206,7 +206,7 @@ def gap_columns(
 def _log_marginal(
     problem: Problem, samplers: Sequence[Sampler], tightest: Tensor, block: Block, number: int
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """log p̂ of a block's data, each from the sampler that is named for it, and w/mean w of every draw [S, B]."""
+    """log p̂ of a block's data, each from the sampler of its tightest family, and w/mean w of every draw [S, B]."""
     owner = tightest[block.wanted]
     log_w = torch.empty(problem.num_samples, len(owner), dtype=torch.float64, device=owner.device)
     for i, sampler in enumerate(samplers):
@@ -218,8 +218,8 @@ def _log_marginal(
                 return {name: certain(log_w[0])[name] for name in _OF_P}, torch.zeros_like(log_w)
     weights = Weights.empty(problem.num_samples, log_w[0])
     weights.add(log_w, log_w)
-    found = summary(weights, smooth=False)
-    return {name: found[name] for name in _OF_P}, (log_w - found["log_marginal"]).exp()
+    columns = summary(weights, smooth=False)
+    return {name: columns[name] for name in _OF_P}, (log_w - columns["log_marginal"]).exp()
 
 
 def _error(draws: Tensor) -> Tensor:
@@ -228,17 +228,17 @@ def _error(draws: Tensor) -> Tensor:
 
 
 def _exact(problem: Problem) -> dict[str, Tensor] | None:
-    """log p(x) without draws, where there is a way."""
+    """log p(x) without draws, or None where method "exact" does not apply."""
     try:
         source = prepared(problem, "exact")
     except PpvaeError:
         return None
-    found = estimate(problem, source)
-    return {name: found[name] for name in _OF_P}
+    columns = estimate(problem, source)
+    return {name: columns[name] for name in _OF_P}
 
 
 def _checked(families: Sequence[str] | Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Families with their options, refused where unknown."""
+    """Families with their options; raises PpvaeError where one is unknown."""
     if isinstance(families, str) or not isinstance(families, Sequence | Mapping):
         raise PpvaeError(f"families must be a list of names, got {require.show(families)}")
     out: dict[str, dict[str, Any]] = {}

@@ -20,7 +20,7 @@ from ppvae.randomness import block_seed, stream
 from ppvae.tasks.sampling import sample
 
 _STREAM, _STREAM_PRIOR = stream("diagnostics/predictive"), stream("diagnostics/predictive/prior")
-#: replicated data sets that are in memory together
+#: replicated data sets in memory at once
 _TOGETHER = 5
 
 #: of data x [N, *event]: a number, or one for each coordinate
@@ -46,18 +46,17 @@ def posterior_predictive_check(
 
     A replicated data set has as many data as x: from the posterior, each xᵢ gives z ~ q(z | xᵢ) and the replicate
     p(x | z); from the prior, z ~ p(z). p_value is the share of replicates whose statistic is above that of x, equal
-    ones counting half. Values near 0 or 1 say that the model misses what the statistic measures. Replicates from the
-    posterior have seen xᵢ, so that their p-values crowd around ½ and a good one is weak praise.
+    ones count half. Values near 0 or 1 say that the model misses what the statistic measures. Replicates from the
+    posterior depend on xᵢ, so that their p-values crowd around ½: a value near ½ is only weak evidence for the model.
 
     Args:
-        fit: a trained pair.
-        x: data [N, *event], two at least.
-        index: the positions of x in the training set, where q is to be what training left there; without, φ is inferred
-            afresh.
+        pair: a trained pair.
+        x: data [N, *event], at least two.
+        index: the positions of x in the training set, to use q as training left it; where None, φ is inferred again.
         statistics: names of `STATISTICS` (all of them by default), or functions of data [N, *event] that return a
             number or a tensor of numbers, by name.
-        num_draws: R, replicated data sets of either kind.
-        seed: of all draws; the caller's random state is left alone.
+        num_draws: R, replicated data sets from each source.
+        seed: of all draws; the caller's random state is restored.
 
     Returns:
         Dataset: observed [statistic], replicated [source, replicate, statistic], p_value and p_value_se [source,
@@ -65,8 +64,8 @@ def posterior_predictive_check(
         name each: mean, coordinate_mean[3]. Attributes num_data, num_draws, seed.
 
     Raises:
-        PpvaeError: x or index as `log_marginal` refuses them, a statistic that is unknown, not a number or NaN, or a
-            model that data cannot be drawn from (see `sample`).
+        PpvaeError: x or index is invalid as in `log_marginal`, a statistic is unknown, not a number or NaN, or data
+            cannot be drawn from the model (see `sample`).
     """
     require_pair(pair)
     require.count("num_draws", num_draws)
@@ -74,7 +73,7 @@ def posterior_predictive_check(
     functions = _functions(statistics)
     x = pair.as_input(x)
     if len(x) < 2:
-        raise PpvaeError("x holds one datum: statistics are of a data set, of two at least")
+        raise PpvaeError("x holds one datum, and statistics need at least two: give more data")
     names, observed = _measure(functions, x)
     posterior = pair.posterior(x, index, seed=seed)
     replicated: dict[str, list[np.ndarray]] = {"posterior": [], "prior": []}
@@ -84,9 +83,11 @@ def posterior_predictive_check(
         sources = {"posterior": _replicates(pair, posterior, x, count, seed, group), "prior": prior.split(len(x))}
         for source, sets in sources.items():
             for data in sets:
-                found, values = _measure(functions, data)
-                if found != names:
-                    raise PpvaeError("a statistic changes its shape with the data: return as many numbers each time")
+                same, values = _measure(functions, data)
+                if same != names:
+                    raise PpvaeError(
+                        "a statistic changes its shape with the data: return the same number of values each time"
+                    )
                 replicated[source].append(values)
     drawn = np.stack([np.stack(replicated[source]) for source in replicated])
     p = (drawn > observed).mean(1) + 0.5 * (drawn == observed).mean(1)
@@ -107,14 +108,14 @@ def _functions(statistics: Iterable[str] | Mapping[str, Statistic] | None) -> di
         return STATISTICS
     if isinstance(statistics, Mapping):
         if wrong := [name for name, function in statistics.items() if not callable(function)]:
-            raise PpvaeError(f"statistic {wrong[0]!r} is no function of data: {require.show(statistics[wrong[0]])}")
+            raise PpvaeError(f"statistic {wrong[0]!r} is not a function of data: {require.show(statistics[wrong[0]])}")
         chosen = {str(name): function for name, function in statistics.items()}
     else:
         if isinstance(statistics, str) or not isinstance(statistics, Iterable):
             raise PpvaeError(f"statistics must be names or functions by name, got {require.show(statistics)}")
         chosen = {name: STATISTICS[require.one_of("statistic", name, STATISTICS)] for name in statistics}
     if not chosen:
-        raise PpvaeError("statistics is empty: give one at least, or None for all that there are")
+        raise PpvaeError("statistics is empty: give at least one, or None for all")
     return chosen
 
 
@@ -124,11 +125,11 @@ def _measure(functions: Mapping[str, Statistic], x: Tensor) -> tuple[list[str], 
     values: list[np.ndarray] = []
     for name, function in functions.items():
         with torch.no_grad():
-            found = function(x)
+            result = function(x)
         try:
-            value = torch.as_tensor(found, dtype=torch.float64).cpu().numpy()
+            value = torch.as_tensor(result, dtype=torch.float64).cpu().numpy()
         except (TypeError, ValueError, RuntimeError) as error:
-            raise PpvaeError(f"statistic {name!r} returned {require.show(found)}, which is no number") from error
+            raise PpvaeError(f"statistic {name!r} returned {require.show(result)}, which is not a number") from error
         if np.isnan(value).any():
             raise PpvaeError(f"statistic {name!r} is NaN: it must be a number for the data and for every replicate")
         names += numbered(name, value.shape)

@@ -1,4 +1,4 @@
-"""How much of x the latents carry, and whether all of them together are where the prior says they are."""
+"""The information about x in the latents, and the distance between the aggregate posterior and the prior."""
 
 from __future__ import annotations
 
@@ -26,52 +26,52 @@ from ppvae.randomness import block_seed, reseed, stream
 _STREAM, _STREAM_PRIOR = stream("diagnostics/usage"), stream("diagnostics/usage/prior")
 #: a coordinate whose posterior mean varies more over data, in units of its prior variance, is active
 ACTIVE = 0.01
-#: nats/datum: what carries less has collapsed onto the prior
+#: nats/datum: a latent that carries less has collapsed onto the prior
 COLLAPSED = 0.01
 #: draws of the prior for its moments
 _PRIOR_DRAWS = 5000
-#: numbers in memory while every draw is scored under the posterior of every datum
+#: numbers in memory while each draw is scored under the posterior of every datum
 _AT_ONCE = 2_000_000
 
 
 def latent_usage(
     pair: Pair, x: Tensor, index: Tensor | None = None, *, num_draws: int = 10, seed: int = 0
 ) -> xr.Dataset:
-    """What each latent carries of data, and the aggregate posterior q(z) = (1/N) Σₙ q(z | xₙ) against the prior.
+    """The information of each latent, and the aggregate posterior q(z) = (1/N) Σₙ q(z | xₙ) against the prior.
 
     Active units are coordinates with Cov_x(E_q[z | x]) > 0.01 (Burda, Grosse & Salakhutdinov 2016), here in units of
-    the prior variance and freed of the noise of the draws. The KL term of the bound has two parts, E KL(q(z|x)‖p(z)) =
+    the prior variance and without the noise of the draws. The KL term of the bound has two parts, E KL(q(z|x)‖p(z)) =
     I_q(x; z) + KL(q(z)‖p(z)) (Hoffman & Johnson 2016; Dieng, Kim, Rush & Blei 2019): information about x, and the
-    distance from the aggregate posterior to the prior. The aggregate posterior is that of the N data given. Taken for
-    that of the distribution they come from, it makes mutual_information too low, log N at most, and marginal_kl too
-    high by as much. Every draw is scored under all N posteriors: time grows as N².
+    distance from the aggregate posterior to the prior. The aggregate posterior is that of the N given data. As an
+    estimate for the distribution that they come from, mutual_information is too low, at most log N, and marginal_kl
+    too high by the same amount. Each draw is scored under all N posteriors, so that time grows as N².
 
     Args:
-        fit: a trained pair.
-        x: data [N, *event], two at least.
-        index: the positions of x in the training set, where q is to be what training left there; without, φ is inferred
-            afresh.
-        num_draws: S, draws of q for each datum, two at least.
-        seed: of all draws; the caller's random state is left alone.
+        pair: a trained pair.
+        x: data [N, *event], at least two.
+        index: the positions of x in the training set, to use q as training left it; where None, φ is inferred again.
+        num_draws: S, draws of q for each datum, at least two.
+        seed: of all draws; the caller's random state is restored.
 
     Returns:
-        Dataset. In nats/datum: kl [datum]; site_kl [site], each latent's share of it; coordinate_kl [coordinate], that
-        of a coordinate where q and p factorise, that of their marginals where they are Gaussian, else NaN;
+        Dataset. In nats/datum: kl [datum]; site_kl [site], each latent's share of it; coordinate_kl [coordinate], the
+        KL of a coordinate where q and p factorise, that of their marginals where they are Gaussian, else NaN;
         mutual_information and marginal_kl, with standard errors over data, which sum to the mean of kl. Over
         coordinate: activity (Cov_x(E_q[z | x]); NaN for discrete latents), activity_se (of the draws: 0 where the mean
         of q is known), active, aggregate_mean, aggregate_std, prior_mean, prior_std (of 5,000 draws). Attributes
-        num_data, num_draws, num_active, seed, and warning: what has collapsed onto the prior, and whether
-        mutual_information is at its ceiling log N, or "".
+        num_data, num_draws, num_active, seed, and warning: which latents have collapsed onto the prior, and
+        whether mutual_information is close to its maximum log N, or "".
 
     Raises:
-        PpvaeError: x or index as `log_marginal` refuses them, arguments out of range, or a guide without latents.
+        PpvaeError: x or index is invalid as in `log_marginal`, an argument is out of range, or the guide has no
+            latents.
     """
     require_pair(pair)
     require.count("num_draws", num_draws, least=2)
     require.count("seed", seed, least=0)
     x = pair.as_input(x)
     if len(x) < 2:
-        raise PpvaeError("x holds one datum: what varies over data is looked at, so give two at least")
+        raise PpvaeError("x holds one datum, and usage is measured over data: give at least two")
     posterior = pair.posterior(x, index, seed=seed)
     seen = measure(pair, posterior, x, num_draws, seed)
     kl = (seen.log_q - seen.log_prior).mean(0)
@@ -121,7 +121,7 @@ def latent_usage(
 
 @dataclass(frozen=True)
 class Moments:
-    """Draws of q for all data and what is known of them.
+    """Draws of q for all data, with their densities and moments.
 
     Attributes:
         values: site → [S, N, *event].
@@ -144,11 +144,11 @@ def measure(pair: Pair, posterior: Posterior, x: Tensor, num_draws: int, seed: i
     def of(cell: Cell) -> list[Tensor | dict[str, Tensor]]:
         index = cell.of(x)
         drawn = {name: cell.cut(value) for name, value in latents(posterior, x, cell.index).items()}
-        found = log_densities(pair.model, posterior.select(index), x[index], values=drawn)
-        sites = {name: value.double() for name, value in found.kl_sites(analytic=False).items()}
-        terms = torch.cat([_coordinate_terms(found, name, drawn[name]) for name in drawn], -1)
-        means = torch.cat([_means(found, name, drawn[name]) for name in drawn], -1)
-        return [drawn, found.log_q.double(), found.log_prior.double(), sites, terms, means]
+        densities = log_densities(pair.model, posterior.select(index), x[index], values=drawn)
+        sites = {name: value.double() for name, value in densities.kl_sites(analytic=False).items()}
+        terms = torch.cat([_coordinate_terms(densities, name, drawn[name]) for name in drawn], -1)
+        means = torch.cat([_means(densities, name, drawn[name]) for name in drawn], -1)
+        return [drawn, densities.log_q.double(), densities.log_prior.double(), sites, terms, means]
 
     values, log_q, log_prior, sites, terms, means = gather(pair, len(x), num_draws, of, seed, _STREAM)
     noise = (means.var(0) / num_draws).mean(0)
@@ -164,19 +164,19 @@ def measure(pair: Pair, posterior: Posterior, x: Tensor, num_draws: int, seed: i
     )
 
 
-def _coordinate_terms(found: Densities, name: str, value: Tensor) -> Tensor:
+def _coordinate_terms(densities: Densities, name: str, value: Tensor) -> Tensor:
     """log q − log p of each coordinate of a site at its draws [S, B, D]; NaN where one has no density of its own."""
-    q, p = (_elementwise(side[name].fn) for side in (found._q, found._p))
+    q, p = (_elementwise(side[name].fn) for side in (densities._q, densities._p))
     nan = torch.full((*value.shape[:2], value[0, 0].numel()), math.nan, dtype=torch.float64, device=value.device)
     if q is None or p is None:
         return nan
     terms = q.log_prob(value) - p.log_prob(value)
-    # a prior that depends on a latent summed out has dimensions more
+    # a prior that depends on a latent that is summed out has more dimensions
     return terms.double().reshape(nan.shape) if terms.shape == value.shape else nan
 
 
 def _elementwise(fn: Any) -> Any:
-    """The distribution of every coordinate by itself, or None: of independent ones, or the marginals of a Gaussian."""
+    """The distribution of each coordinate: independent ones, or the marginals of a Gaussian; None for others."""
     while isinstance(fn, Independent):
         fn = fn.base_dist
     if isinstance(fn, MultivariateNormal | LowRankMultivariateNormal):
@@ -184,16 +184,16 @@ def _elementwise(fn: Any) -> Any:
     return None if fn.event_shape else fn
 
 
-def _means(found: Densities, name: str, value: Tensor) -> Tensor:
-    """E_q[z | what was drawn before it] [S, B, D] where it is known, else the draws; NaN for a discrete site."""
-    fn = found._q[name].fn
+def _means(densities: Densities, name: str, value: Tensor) -> Tensor:
+    """E_q[z | the sites before it] [S, B, D] where it is known, else the draws; NaN for a discrete site."""
+    fn = densities._q[name].fn
     if getattr(fn.support, "is_discrete", False):
         return torch.full_like(value, math.nan, dtype=torch.float64).reshape(*value.shape[:2], -1)
     try:
         mean = fn.mean.expand(value.shape)
     except (NotImplementedError, AttributeError):
         mean = value
-    mean = torch.where(mean.isfinite(), mean, value)  # as of a Cauchy
+    mean = torch.where(mean.isfinite(), mean, value)  # a Cauchy has no mean
     return mean.double().reshape(*value.shape[:2], -1)
 
 
@@ -214,7 +214,7 @@ def _log_aggregate(posterior: Posterior, x: Tensor, values: dict[str, Tensor]) -
 
 
 def _prior_moments(pair: Pair, x: Tensor, values: dict[str, Tensor], seed: int) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of every coordinate under p(z), [D] each."""
+    """Mean and standard deviation of each coordinate under p(z), [D] each."""
     like = x.new_zeros(DATA_BLOCK, *x.shape[1:])
     parts = []
     for block in range(_PRIOR_DRAWS // DATA_BLOCK):
@@ -242,10 +242,8 @@ def _warning(seen: Moments, active: Tensor, information: float, size: int) -> st
         elif name in seen.site_kl and float(seen.site_kl[name]) < COLLAPSED:
             said.append(f"{name} carries less than {COLLAPSED} nats: posterior collapse")
     if information < COLLAPSED and not said:
-        said.append(
-            f"z carries less than {COLLAPSED} nats about x, whatever its distance to the prior: posterior collapse"
-        )
+        said.append(f"z carries less than {COLLAPSED} nats about x: posterior collapse")
     if information > math.log(size) - 0.5:
         most = f"log N = {math.log(size):.1f} nats"
-        said.append(f"mutual information is near {most}, the most that {size} data can show: give more data")
+        said.append(f"mutual information is close to {most}, the maximum for {size} data: give more data")
     return "; ".join(said)

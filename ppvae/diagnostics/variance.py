@@ -1,4 +1,4 @@
-"""How noisy each gradient estimator is on a pair, and what it costs."""
+"""The variance and the cost of each gradient estimator on a pair."""
 
 from __future__ import annotations
 
@@ -35,27 +35,27 @@ def gradient_variance(
 ) -> xr.Dataset:
     """Variance and cost of gradient estimates of an objective, at a fit and its q of x.
 
-    Every estimator sees the same φ and θ; each estimate has draws of its own. The lectures' claim that
-    reparameterisation has far less variance than the score function is the ratio of two of these numbers
-    (Mohamed, Rosca, Figurnov & Mnih 2020, "Monte Carlo gradient estimation in machine learning").
+    All estimators are taken at the same φ and θ; each estimate has draws of its own. The ratio of two of these
+    numbers shows how much less variance reparameterisation has than the score function (Mohamed, Rosca, Figurnov &
+    Mnih 2020, "Monte Carlo gradient estimation in machine learning").
 
     Args:
-        fit: a trained pair; nothing of it changes.
+        pair: a trained pair, which does not change.
         x: data [B, *event].
         objective: the name of an objective, such as "elbo" or "iwae".
         gradients: names of estimators; where None, all that go with the objective and the pair.
         num_particles: S of each estimate.
-        repeats: estimates behind each variance.
+        repeats: the number of estimates for each variance.
         seed: of all draws.
 
     Returns:
         Dataset over dim `gradient`: variance_phi, of the gradient of one datum's objective in unconstrained φ, summed
         over its coordinates and averaged over data; variance_theta, of the gradient of the mean objective in θ, summed
-        (NaN where θ has no parameters); both in squared nats a squared unit; variance_phi_se, the standard error of
-        the first over data; seconds of an estimate, median; unbiased.
+        (NaN where θ has no parameters); both in squared nats per squared unit; variance_phi_se, the standard error of
+        variance_phi over data; seconds, the median time of an estimate; unbiased.
 
     Raises:
-        PpvaeError: x or arguments out of range, an estimator that does not go with the objective or the pair.
+        PpvaeError: x or an argument is invalid, or an estimator does not go with the objective or the pair.
     """
     require_pair(pair)
     known = gradients_of(objective)
@@ -66,28 +66,28 @@ def gradient_variance(
     layout = pair.layout
     rows = layout.pack(pair.posterior(x, seed=seed).phi, len(x)).to(x).detach()
     theta: list[Tensor] = [p for p in pair.model.parameters() if p.requires_grad]
-    found: dict[str, tuple[float, float, float, float]] = {}
+    measured: dict[str, tuple[float, float, float, float]] = {}
     for name in known if gradients is None else gradients:
         estimator = Estimator(objective, name)
         try:
             estimator.suits(pair.model, num_particles)
             with forked(x.device), pyro.validation_enabled(False), explained(type(pair.model).__name__):
-                found[name] = _measure(pair, estimator, x, rows, theta, num_particles, repeats, seed)
+                measured[name] = _measure(pair, estimator, x, rows, theta, num_particles, repeats, seed)
         except PpvaeError:
             if gradients is not None:  # given by name
                 raise
-    if not found:
+    if not measured:
         raise PpvaeError(f"no gradient estimator of {objective} goes with {type(pair.model).__name__}")
-    phi, phi_se, of_theta, seconds = zip(*found.values(), strict=True)
+    phi, phi_se, of_theta, seconds = zip(*measured.values(), strict=True)
     return xr.Dataset(
         {
             "variance_phi": ("gradient", list(phi), {"units": "nats²"}),
             "variance_phi_se": ("gradient", list(phi_se), {"units": "nats²"}),
             "variance_theta": ("gradient", list(of_theta), {"units": "nats²"}),
             "seconds": ("gradient", list(seconds), {"units": "s"}),
-            "unbiased": ("gradient", [known[name] == "unbiased" for name in found]),
+            "unbiased": ("gradient", [known[name] == "unbiased" for name in measured]),
         },
-        coords={"gradient": list(found)},
+        coords={"gradient": list(measured)},
         attrs={"objective": objective, "num_particles": num_particles, "repeats": repeats, "seed": seed},
     )
 

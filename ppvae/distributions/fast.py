@@ -1,4 +1,4 @@
-"""log p of a distribution, in fewer passes over memory than its own method takes where there is a shorter way."""
+"""log p of a distribution, for some of them in fewer passes over memory than their own methods need."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-#: factors 1 + exp(−|l|) ≤ 2 whose product float32 holds with room
+#: number of factors 1 + exp(−|l|) ≤ 2 whose product is far from the limit of float32
 _FACTORS = 56
 _FUSED = False
 
 
 @contextmanager
 def fused() -> Iterator[None]:
-    """Write densities for a compiler, which fuses passes over memory: what counts then is arithmetic."""
+    """Compute densities for a compiler, which fuses passes over memory, so that only arithmetic costs time."""
     global _FUSED
     _FUSED = True
     try:
@@ -28,7 +28,7 @@ def fused() -> Iterator[None]:
 
 
 def log_prob(fn: Any, value: Tensor) -> Tensor:
-    """fn.log_prob(value); the shorter way is taken where nothing is to be validated and there is one."""
+    """fn.log_prob(value), by a faster method for Bernoullis without validation."""
     if type(fn) is dist.Independent and not fn._validate_args:
         base = fn.base_dist
         if type(base) is dist.Bernoulli and not base._validate_args and "probs" not in vars(base):
@@ -40,16 +40,16 @@ def log_prob(fn: Any, value: Tensor) -> Tensor:
 
 
 def _bernoulli(logits: Tensor, value: Tensor, event_dim: int) -> Tensor:
-    """x·l − log(1 + eˡ) summed over the event: one temporary rather than five."""
-    terms = softplus(logits, threshold=40)  # beyond 20, torch's default, float64 would see the difference
+    """x·l − log(1 + eˡ) summed over the event: one temporary tensor instead of five."""
+    terms = softplus(logits, threshold=40)  # above 20, torch's default, it would not be exact in float64
     terms.addcmul_(value, logits, value=-1)
     return -terms.sum(tuple(range(-event_dim, 0)))
 
 
 def _bernoulli_products(logits: Tensor, value: Tensor, event_dim: int) -> Tensor:
-    """The same as Σ (x·l − max(l, 0)) − log Π (1 + exp(−|l|)): one logarithm for many factors, as exact as the sum.
+    """The same as Σ (x·l − max(l, 0)) − log Π (1 + exp(−|l|)): one logarithm for many factors, with the same precision.
 
-    Its gradient x − σ(l) is written out, by the same exponentials; it has no second one.
+    Its gradient x − σ(l) is written explicitly, with the same exponentials; it cannot be differentiated twice.
     """
     small = (-logits.abs()).exp()
     factors = (1 + small).flatten(-event_dim)

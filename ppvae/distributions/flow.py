@@ -13,7 +13,7 @@ _NO_SHAPE = torch.Size()
 
 
 class ZukoFlow(dist.TorchDistribution):
-    """A zuko flow at a context [..., C] as a Pyro distribution; the density of its last draw is remembered."""
+    """A zuko flow at a context [..., C] as a Pyro distribution; it caches the density of its last draw."""
 
     arg_constraints: ClassVar[dict[str, Any]] = {}  # type: ignore[assignment]
     has_rsample = True

@@ -1,4 +1,4 @@
-"""KL divergences in closed form that torch does not know: of correlated Gaussians from independent ones."""
+"""KL divergences in closed form that torch does not have: from correlated to independent Gaussians."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _independent(p: Independent) -> tuple[Tensor, Tensor]:
 
 
 def _gaussian(q_mean: Tensor, q_variance: Tensor, log_det: Tensor, p: Independent) -> Tensor:
-    """½ Σ (vᵢ + (mᵢ − μᵢ)²)/σᵢ² + log σᵢ² − 1, less ½ log |Σ_q|; v is the diagonal of Σ_q."""
+    """½ Σ (vᵢ + (mᵢ − μᵢ)²)/σᵢ² + log σᵢ² − 1, minus ½ log |Σ_q|; v is the diagonal of Σ_q."""
     mean, variance = _independent(p)
     terms = (q_variance + (q_mean - mean).square()) / variance + variance.log() - 1
     return 0.5 * (terms.sum(-1) - log_det)

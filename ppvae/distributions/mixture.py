@@ -1,4 +1,4 @@
-"""A mixture of diagonal Gaussians that is drawn from in one go."""
+"""A mixture of diagonal Gaussians from which several draws are made at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NO_SHAPE = torch.Size()
 
 
 class DiagonalMixture(dist.MixtureOfDiagNormals):
-    """Pyro's, of which several draws are drawn in one go."""
+    """Pyro's MixtureOfDiagNormals, which makes several draws at once."""
 
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> Any:
         parts = (self.locs, self.coord_scale, self.component_logits.unsqueeze(-1))

@@ -30,13 +30,13 @@ SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 _STREAM_TUNE = stream("evidence/annealing/tuning")
 #: draws of q that its standard deviation is read from
 _SPREAD_DRAWS = 100
-#: a tuning run corrects each step size this often at least, however few temperatures there are
+#: a tuning run corrects each step size at least this many times, also where there are few temperatures
 LEAST_UPDATES = 60
 #: change of the log step size by an acceptance that is off by 1
 _GAIN = 0.5
-#: step sizes are averaged over so many temperatures
+#: step sizes are averaged over this number of temperatures
 _SMOOTH = 5
-#: each trajectory's step size is up to this much longer or shorter, so that none closes on itself (Neal 2011)
+#: each trajectory's step size is up to this fraction longer or shorter, so that none is periodic (Neal 2011)
 _JITTER = 0.2
 
 
@@ -61,7 +61,7 @@ def covers(target: Target, posterior: Guide, x: Tensor) -> bool:
 
 @dataclass
 class Chains:
-    """Where s chains of B datapoints are, with the two terms of log f_β there and their gradients.
+    """The state of s chains of B datapoints: their positions, and the two terms of log f_β there with gradients.
 
     Attributes:
         u: [s, B, D].
@@ -103,7 +103,7 @@ class Path:
         return self.target.log_q(u, self.x, self.posterior), self.target.log_joint(u, self.x)
 
     def at(self, u: Tensor) -> Chains:
-        """Chains at u [s, B, D]; one forward pass, and each term's own way back."""
+        """Chains at u [s, B, D], from one forward pass and a backward pass for each term."""
         with torch.enable_grad():
             u = u.detach().requires_grad_()
             first, second = self.terms(u)
@@ -127,7 +127,7 @@ class Path:
             return _gradient((1 - self.fade * beta) * first + beta * second, u)
 
     def slope(self, chains: Chains) -> Tensor:
-        """d log f_β / dβ [s, B], which no longer depends on β."""
+        """d log f_β / dβ [s, B], which does not depend on β."""
         return chains.second - self.fade * chains.first
 
     def move(
@@ -135,7 +135,7 @@ class Path:
     ) -> tuple[Chains, Tensor]:
         """One HMC transition, reversible with respect to f_β, and the probability with which each chain moved [s, B].
 
-        One gradient a leapfrog step: that of the start is at hand, also where β has just changed.
+        It costs one gradient per leapfrog step: the gradient at the start is available, also after a change of β.
 
         Args:
             step: [B].
@@ -153,7 +153,7 @@ class Path:
         p.addcmul_(stride, self.force(proposed, beta), value=0.5)
         density = self.log_density(proposed, beta)
         gain = density - self.log_density(chains, beta) + 0.5 * (momentum.square() - p.square()).sum(-1)
-        # a trajectory that ran off ends in NaN, or at an infinite density: it is refused
+        # a diverged trajectory ends in NaN or at an infinite density: it is rejected
         gain = torch.where(density.isfinite() & ~gain.isnan(), gain, -math.inf)
         moved = uniform[..., 0].log() < gain
         wide = moved.unsqueeze(-1)
@@ -168,17 +168,17 @@ class Path:
 
 
 def _gradient(value: Tensor, u: Tensor, keep: bool = False) -> Tensor:
-    """Each chain's own, since its density depends on its own u alone."""
+    """The gradient of each chain: its density depends on its own u alone."""
     if not value.requires_grad:  # a constant density
         return torch.zeros_like(u)
     return torch.autograd.grad(value.sum(), u, retain_graph=keep, materialize_grads=True)[0]
 
 
 class Annealing(Sampler):
-    """Annealed chains for each datum; step sizes are tuned when a datum is first asked for.
+    """Annealed chains for each datum; the step sizes of a datum are tuned when it is first used.
 
     Args:
-        asked: the question.
+        problem: the data and the pair.
         posterior: q, where the chains start from it; None where they start from the prior.
         betas: β₀ … β_T.
 
@@ -205,18 +205,18 @@ class Annealing(Sampler):
         self._scale = self.target.std.to(like).repeat(number, 1)
 
     def weights(self, block: Block, particles: int, size: int) -> Iterator[Weighted]:
-        """All chains at once: their positions are few numbers, and gradients are taken of `size` at a time."""
+        """All chains at once, since their positions take little memory; gradients are computed for `size` at a time."""
         log_weight = self.run(block, self._start(block, particles), size)
         yield Weighted(log_weight, log_weight)
 
     def run(self, block: Block, u: Tensor, size: int, reverse: bool = False) -> Tensor:
         """Log weights [s, B] of chains from u [s, B, D], in float64.
 
-        With `reverse` the chains start at β = 1 and meet the same transitions backwards: from u ~ p(u | x),
+        With `reverse` the chains start at β = 1 and pass the same transitions in reverse order: from u ~ p(u | x),
         E exp(log weight) = 1/p(x).
         """
         path, steps = self.tuned(block, size)
-        betas, u = self.betas, u.to(block.data)  # a prior may draw in another precision than that of the data
+        betas, u = self.betas, u.to(block.data)  # the prior may draw in a precision other than that of the data
         if reverse:
             betas, steps = betas[::-1], steps.flip(0)
         log_weight = u.new_zeros(u.shape[:2], dtype=torch.float64)
@@ -245,7 +245,7 @@ class Annealing(Sampler):
         return Path(self.target, block.x, posterior, self._scale[at], self.num_leapfrog)
 
     def _tune(self, block: Block, size: int) -> None:
-        """A run of other chains, whose step sizes grow where too many proposals are accepted, and shrink elsewhere."""
+        """Tune step sizes on separate chains: they grow where too many proposals are accepted, and shrink elsewhere."""
         at, inner = block.wanted, self.betas[1:-1]
         if self.posterior is not None:
             spread = self._start(block, _SPREAD_DRAWS).std(0)
@@ -255,7 +255,7 @@ class Annealing(Sampler):
         repeats = math.ceil(LEAST_UPDATES / max(1, len(inner)))
         record = []
         with explained(type(self.target.model).__name__):
-            with pyro.validation_enabled(True):  # x is held against the support of its likelihood once
+            with pyro.validation_enabled(True):  # check once that x lies in the support of its likelihood
                 path.terms(u[:1])
             chains = [path.at(part) for part in u.split(size)]
             for beta in inner:
@@ -278,7 +278,7 @@ class Annealing(Sampler):
 
 
 def _move(path: Path, chains: Sequence[Chains], beta: float, step: Tensor, block: Block) -> tuple[list[Chains], Tensor]:
-    """One transition of all chains, noise drawn for all of them first; their probabilities of acceptance [S, B]."""
+    """One transition of all chains, and their probabilities of acceptance [S, B]; all noise is drawn first."""
     sizes = [len(part.u) for part in chains]
     momentum = block.normal(sum(sizes), path.target.size).split(sizes)
     uniform = block.uniform(sum(sizes), 2).split(sizes)

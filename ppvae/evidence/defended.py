@@ -21,7 +21,7 @@ class Defended(Proposal):
     """Weights p(x, z)/r(z) of draws from r = (1 − a) q + a p(z), which are at most p(x | z)/a.
 
     Defensive importance sampling (Hesterberg 1995, "Weighted average importance sampling and defensive mixture
-    distributions"). Every draw is weighed by the mixture, whichever part it is from.
+    distributions"). Every draw, from q or from the prior, is weighed by the mixture.
 
     Args:
         model: p.
@@ -32,19 +32,19 @@ class Defended(Proposal):
 
     def __init__(self, model: Model, guide: Guide, share: float, x: Tensor) -> None:
         super().__init__(model, guide)
-        self.share, self.story = share, PriorGuide(model, x)
+        self.share, self.prior = share, PriorGuide(model, x)
 
     def draws(self, guide: Guide, x: Tensor, particles: int) -> Draws:
         q = draw(guide, x, particles)
         enumerated = [name for name, site in q.sites.items() if site.weight is not None]
         if len(enumerated) == len(q.sites):
-            return q  # there is no draw to defend
+            return q  # nothing is drawn
         if enumerated:
             raise PpvaeError(
-                f"defence= is a share of draws, and the guide enumerates {enumerated[0]!r} beside those it draws: "
-                "leave defence out, or let the model sum it out"
+                f"defence= is a share of draws, and the guide enumerates {enumerated[0]!r} and draws others: "
+                f"remove defence, or let the model sum {enumerated[0]!r} out"
             )
-        p = draw(self.story, x, particles).raw_values
+        p = draw(self.prior, x, particles).raw_values
         from_prior = torch.rand(particles, len(x), device=x.device) < self.share
         values = {}
         for name, value in q.raw_values.items():

@@ -1,4 +1,4 @@
-"""Escalation: for each datum the cheapest method whose weights pass."""
+"""Escalation: each datum gets the cheapest method whose weights pass."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ from ppvae.pair.posterior import Posterior
 from ppvae.randomness import stream
 
 AUTO = "auto"
-#: column → units of what stands beside the numbers of the methods chosen: the estimate from q as it is
+#: column → units of the estimate from q as it is, which is reported beside that of the chosen methods
 PLAIN = {"iwae_bound": "nats/datum", "iwae_bound_se": "nats/datum"}
-#: what follows plain importance sampling, the cheapest first
+#: the methods after plain importance sampling, the cheapest first
 ORDER = ("refined", "laplace", "ais")
-#: the most chains of AIS a datum, and those of its pilot: each costs thousands of gradients
+#: the most AIS chains per datum, and the chains of its pilot: each costs thousands of gradients
 _MOST_CHAINS, _PILOT_CHAINS = 200, 32
-#: draws of a pilot at least
+#: the least draws of a pilot
 _LEAST_PILOT = 200
-#: a pilot must promise so many times the effective draws that are asked for: it is not certain itself
+#: a pilot must promise this many times the required effective draws, as it is uncertain itself
 _MARGIN = 1.25
-#: the k̂ below which weights have a finite variance; between this and the threshold fresh draws would often fail
+#: the k̂ below which weights have a finite variance; between this and the threshold new draws would often fail
 _FINITE_VARIANCE = 0.5
-#: data to which AIS is given at a time, between two looks at the clock
+#: data per run of AIS, between two checks of the time
 _AT_ONCE = 20
-#: options of AIS where something near the posterior is known: it needs fewer temperatures than from the prior
+#: options of AIS from a guide close to the posterior: it needs fewer temperatures than from the prior
 _FROM_NEAR: dict[str, Any] = {"start": "q", "num_temperatures": 50}
-#: streams of random numbers: of what is reported, and of the pilots (plain importance sampling has its usual one)
+#: streams of random numbers of reported values and of pilots (plain importance sampling uses its usual stream)
 _STREAM_FRESH, _STREAM_PILOT = stream("evidence/escalation/fresh"), stream("evidence/escalation/pilot")
 
 
 @dataclass(frozen=True)
 class Escalation:
-    """How far `auto` goes.
+    """The options of `auto`.
 
     Args:
-        methods: to try after plain importance sampling, in this order; those that do not apply to the pair are left
-            out.
-        pilot: draws of the pilot of each, of AIS 32 at most; where None, half of num_samples and at least 200.
-        max_seconds: no datum goes on to another method after so many.
+        methods: to try after plain importance sampling, in this order; those that do not apply to the pair are
+            skipped.
+        pilot: draws of the pilot of each method, of AIS at most 32; where None, half of num_samples and at least 200.
+        max_seconds: after this time no datum gets another method.
         options: {method: its options}.
 
     Raises:
@@ -79,51 +79,52 @@ class Escalation:
 def escalation(
     methods: Sequence[str] = ORDER, pilot: int | None = None, max_seconds: float = 20.0, **options: Mapping[str, Any]
 ) -> Escalation:
-    """`Escalation` with the options of each method under its name: {"max_seconds": 60, "ais": {"start": "q"}}."""
+    """An `Escalation`, with options of a method under its name: {"max_seconds": 60, "ais": {"start": "q"}}."""
     return Escalation(methods, pilot, max_seconds, options)
 
 
 def auto(problem: Problem, plan: Escalation) -> tuple[Estimates, np.ndarray]:
-    """Importance sampling where that passes, then refined, Laplace and annealed proposals for the data where not.
+    """Importance sampling; then, for data where it does not pass, refined, Laplace and annealed proposals.
 
     Where weights from a Gaussian do not pass, a Student t in its place is tried before the next method ("refined-t").
-    A later method starts from what an earlier one found, and AIS then needs few temperatures.
+    A later method starts from the result of an earlier one, and AIS then needs few temperatures.
 
     A pilot decides for each datum: its weights must have a finite variance by k̂, and promise 100 effective draws out
-    of num_samples (where that is fewer than 125 nothing is tried). What is reported comes from fresh draws of the
-    method chosen, whose k̂ and effective draws are judged anew: where these fail, AIS is left. A datum that no method
-    passes for gets the one whose pilot gave the largest value less two standard errors, as all of them are lower
-    bounds in expectation. No such pilot can see a mode of the posterior that was never visited.
+    of num_samples (where num_samples is below 125, nothing else is tried). The reported estimate comes from new draws
+    of the chosen method. Their k̂ and effective draws are checked again; where they fail, only AIS is still tried. A
+    datum for which no method passes gets the method whose pilot had the largest value minus two standard errors, as
+    all of them are lower bounds in expectation. A pilot cannot detect a mode of the posterior that no draw visits.
 
     Returns:
-        The columns of the methods chosen, with elbo and elbo_se those of q as it is; besides `iwae_bound` and
-        `iwae_bound_se`, from exactly num_samples draws of q as it is; and the name of each datum's method.
+        The columns of the chosen methods, with elbo and elbo_se of q as it is; also `iwae_bound` and `iwae_bound_se`,
+        from exactly num_samples draws of q as it is; and the name of each datum's method.
     """
     plain = prepared(problem, "importance")
     assert isinstance(plain, Sampler)
-    found = estimate(problem, plain)
-    found["iwae_bound"], found["iwae_bound_se"] = found["log_marginal"], found["log_marginal_se"]
+    columns = estimate(problem, plain)
+    columns["iwae_bound"], columns["iwae_bound_se"] = columns["log_marginal"], columns["log_marginal_se"]
     names = np.full(len(problem.x), "importance", dtype=object)
     if overrides(problem.model, "log_prob"):
-        overwrite(found, estimate(problem, prepared(problem, "exact")), problem.everyone)
+        overwrite(columns, estimate(problem, prepared(problem, "exact")), problem.everyone)
         names[:] = "exact"
-    elif not bool(found["ess"].isnan().all()) and problem.num_samples >= _MARGIN * MIN_ESS:
-        search = _Search(problem, plain, found, plan)
+    elif not bool(columns["ess"].isnan().all()) and problem.num_samples >= _MARGIN * MIN_ESS:
+        search = _Search(problem, plain, columns, plan)
         search.run()
         for again in (False, True):
-            data = search.failed(found) if again else problem.everyone
+            data = search.failed(columns) if again else problem.everyone
             for chosen, positions in search.chosen(data):
                 source = chosen.source
-                overwrite(found, estimate(problem.at(positions, chosen.draws), source, _STREAM_FRESH), positions)
+                overwrite(columns, estimate(problem.at(positions, chosen.draws), source, _STREAM_FRESH), positions)
                 if source.converged is not None:
-                    found.setdefault("converged", torch.ones_like(found["ok"]))[positions] = source.converged[positions]
+                    converged = columns.setdefault("converged", torch.ones_like(columns["ok"]))
+                    converged[positions] = source.converged[positions]
                 names[positions.cpu().numpy()] = chosen.name
-    return found, names.astype(str)
+    return columns, names.astype(str)
 
 
 @dataclass
 class Candidate:
-    """A method that had its pilot, and the draws that each of its data are to get."""
+    """A method that has had its pilot, and the draws that each of its data will get."""
 
     name: str
     source: Sampler
@@ -131,12 +132,12 @@ class Candidate:
 
 
 class _Search:
-    """The pilots: which method each datum is to have.
+    """The pilots, which decide the method of each datum.
 
     Attributes:
-        owner: of each datum the method that it has so far, in `candidates`, [N].
-        best: log p̂ less two standard errors in that method's pilot, [N].
-        promised: seconds that fresh draws of AIS will take.
+        owner: for each datum the position of its method in `candidates` so far, [N].
+        best: log p̂ minus two standard errors in that method's pilot, [N].
+        promised: seconds that the new draws of AIS will take.
     """
 
     def __init__(self, problem: Problem, plain: Sampler, pilot: Estimates, plan: Escalation) -> None:
@@ -148,7 +149,7 @@ class _Search:
         self.owner, self.best = torch.zeros_like(problem.everyone), _cautious(pilot)
 
     def run(self) -> None:
-        """Go from method to method with the data that none has passed for."""
+        """Try each method in turn on the data for which no method has passed."""
         number = self.problem.num_samples
         pending = self.problem.everyone[~would_pass(self.plain_estimates, number, number)]
         pending = self._with_student_tails(self.candidates[0], pending)
@@ -160,30 +161,30 @@ class _Search:
                 self._start_from(candidate.source)
 
     def _start_from(self, source: Sampler) -> None:
-        """Later methods start from what this one has found."""
+        """Later methods start from the result of this one."""
         guide = source.start_guide
         if guide is not None:
             self.problem.start_guide = guide
         if isinstance(guide, Posterior):
             self.problem.posterior = guide
 
-    def failed(self, found: Estimates) -> Tensor:
-        """Of the data whose fresh draws did not pass, those that go on to AIS after all, their pilot having misled."""
+    def failed(self, columns: Estimates) -> Tensor:
+        """Positions of the data whose new draws did not pass, as their pilot misled, and that AIS takes over."""
         annealed = self.owner.new_tensor([candidate.name == "ais" for candidate in self.candidates]).bool()
-        data = self.problem.everyone[~found["ok"].bool() & ~annealed[self.owner]]
+        data = self.problem.everyone[~columns["ok"].bool() & ~annealed[self.owner]]
         before, self.promised = self.owner.clone(), 0.0
         if "ais" in self.plan.methods:
-            self.best[data] = _cautious(found)[data]
+            self.best[data] = _cautious(columns)[data]
             self._anneal(data)
         return (self.owner != before).nonzero().flatten()
 
     def chosen(self, data: Tensor) -> list[tuple[Candidate, Tensor]]:
-        """Each method that was chosen for some of the data, and their positions."""
+        """Each method that was chosen for some of the data, with their positions."""
         groups = [(candidate, data[self.owner[data] == at]) for at, candidate in enumerate(self.candidates)]
         return [group for group in groups if len(group[1])]
 
     def _try_pilot(self, candidate: Candidate, data: Tensor, draws: int) -> Tensor:
-        """The pilot of a method; those of the data that it does not pass for."""
+        """Run the pilot of a method; returns the positions of the data for which it does not pass."""
         if not len(data):
             return data
         self.candidates.append(candidate)
@@ -194,7 +195,7 @@ class _Search:
         value = _cautious(pilot)
         better = passed | (value > self.best[data])
         if candidate.name == "ais":
-            if passed.any():  # as many chains as they need
+            if passed.any():  # the number of chains that they need
                 least = float(pilot["ess"][passed].min()) / draws
                 candidate.draws = min(candidate.draws, math.ceil(_MARGIN * MIN_ESS / least))
             better = self._affordable(better, passed, seconds / draws / len(data) * candidate.draws)
@@ -203,7 +204,7 @@ class _Search:
         return data[~passed]
 
     def _affordable(self, better: Tensor, passed: Tensor, each: float) -> Tensor:
-        """Of the data that are better off those for which fresh draws are done in time, those that passed first."""
+        """Of the data that gain by the method, those whose new draws fit into the time; data that passed come first."""
         room = max(0, int((self.deadline - time.perf_counter() - self.promised) / each))
         first = torch.argsort((better & passed).int() + better.int(), descending=True, stable=True)[:room]
         kept = torch.zeros_like(better)
@@ -212,7 +213,7 @@ class _Search:
         return kept
 
     def _with_student_tails(self, candidate: Candidate, data: Tensor) -> Tensor:
-        """The same proposal with the tails of a Student t, where it is a Gaussian: no more than another pilot."""
+        """Try the same proposal with a Student t in place of a Gaussian, which costs only another pilot."""
         if not len(data) or time.perf_counter() >= self.deadline:
             return data
         source = candidate.source.with_student_tails(self.problem.x)
@@ -223,7 +224,7 @@ class _Search:
         return data
 
     def _anneal(self, data: Tensor) -> None:
-        """AIS for some data at a time; where it passes for none of them it will not for the next."""
+        """AIS for some data at a time; it stops where it passes for none of them, as it would for the next."""
         draws = min(self.problem.num_samples, _MOST_CHAINS)
         for part in data.split(_AT_ONCE):
             candidate = self._prepared("ais", part)
@@ -243,7 +244,7 @@ class _Search:
             try:
                 source = prepared(self.problem.at(data), name, options)
             except PpvaeError:
-                if given:  # for this very method: what is wrong with them must be said
+                if given:  # options of this method were given: their error must be reported
                     raise
                 continue
             return None if isinstance(source, Known) else Candidate(name, source, self.problem.num_samples)
@@ -251,7 +252,7 @@ class _Search:
 
 
 def _cautious(pilot: Estimates) -> Tensor:
-    """log p̂ less two standard errors, [A]: one lucky draw does not make a method the best."""
+    """log p̂ minus two standard errors, [A], so that one lucky draw does not make a method the best."""
     return pilot["log_marginal"] - 2 * pilot["log_marginal_se"]
 
 
@@ -259,18 +260,18 @@ def would_pass(pilot: Estimates, drawn: int, num_samples: int) -> Tensor:
     """Whether weights like these `drawn` would pass with num_samples draws, [A] bool."""
     khat = pilot["khat"]
     shape = khat.isnan() | (khat <= min(khat_threshold(drawn), _FINITE_VARIANCE))
-    if drawn <= _PILOT_CHAINS:  # a tail of six says nothing, and effective draws enough that weights are even
+    if drawn <= _PILOT_CHAINS:  # k̂ of a tail of six says nothing; enough effective draws show that weights are even
         shape = torch.ones_like(shape)
     return shape & (pilot["ess"] * num_samples / drawn >= _MARGIN * MIN_ESS)
 
 
-def overwrite(found: Estimates, better: Estimates, positions: Tensor) -> None:
-    """Put the estimates of some data in place of what there is; the bound of q as it is stays."""
-    for name, column in found.items():
+def overwrite(columns: Estimates, better: Estimates, positions: Tensor) -> None:
+    """Replace the estimates of some data by better ones; the bound of q as it is stays."""
+    for name, column in columns.items():
         if name in ("elbo", "elbo_se", "converged", *PLAIN):
             continue
         new = better.get(name)
         if name == "running" and (new is None or new.shape[1:] != column.shape[1:]):
-            found[name] = column.clone().index_fill_(0, positions, math.nan)  # of another number of draws
+            columns[name] = column.clone().index_fill_(0, positions, math.nan)  # the number of draws differs
         elif new is not None:
-            found[name] = column.clone().index_copy_(0, positions, new.to(column))
+            columns[name] = column.clone().index_copy_(0, positions, new.to(column))

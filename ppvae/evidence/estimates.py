@@ -17,7 +17,7 @@ from ppvae.memory import keep_freed_pages
 from ppvae.progress import Progress
 from ppvae.randomness import block_seed, forked, reseed, stream
 
-#: column → units of what is estimated for each datum
+#: column → units of the estimates of each datum
 COLUMNS = {
     "log_marginal": "nats/datum",
     "log_marginal_se": "nats/datum",
@@ -28,17 +28,17 @@ COLUMNS = {
     "khat": "",
     "ok": "",
 }
-#: the same of values that are no lower bounds, estimated where asked
+#: column → units of estimates that are not lower bounds, computed where `smooth` is set
 SMOOTHED = {"log_marginal_psis": "nats/datum", "log_marginal_jackknife": "nats/datum"}
 Estimates = dict[str, Tensor]
-#: the stream of random numbers of reported values; pilots have others
+#: the stream of random numbers of reported values; pilots use other streams
 REPORTED = stream("evidence/reported")
 
 
 def estimate(problem: Problem, source: Sampler | Known, stream: int = REPORTED) -> Estimates:
-    """The columns of `COLUMNS`, each [A], and where there were draws `running` [A, checkpoints of S].
+    """The columns of `COLUMNS`, each [A], and where draws were made `running` [A, checkpoints of S].
 
-    With `asked.smooth` those of `SMOOTHED` besides.
+    With `problem.smooth` also those of `SMOOTHED`.
     """
     return (
         certain(source.log_marginal, error=source.error, smooth=problem.smooth)
@@ -49,7 +49,7 @@ def estimate(problem: Problem, source: Sampler | Known, stream: int = REPORTED) 
 
 def _estimate(problem: Problem, sampler: Sampler, stream: int) -> Estimates:
     keep_freed_pages()
-    found: Estimates = {}
+    columns: Estimates = {}
     device = problem.x.device
     wanted = len(problem.x) if problem.positions is None else len(problem.positions)
     done = 0
@@ -64,19 +64,19 @@ def _estimate(problem: Problem, sampler: Sampler, stream: int) -> Estimates:
                 weights.add(some.log_weight, some.bound)
             else:
                 part = summary(weights, problem.smooth)
-            # in one piece from the start: what each block left among its freed tensors would keep their memory apart
-            found = found or {name: column.new_empty(wanted, *column.shape[1:]) for name, column in part.items()}
+            # allocated once: a small tensor kept from each block would fragment the memory that it frees
+            columns = columns or {name: column.new_empty(wanted, *column.shape[1:]) for name, column in part.items()}
             for name, column in part.items():
-                found[name][done : done + len(column)] = column
+                columns[name][done : done + len(column)] = column
             done += len(block.rows)
             bar.update(done)
-    return found
+    return columns
 
 
 def drawn(problem: Problem, sampler: Sampler, block: Block, number: int, stream: int) -> Iterator[Weighted]:
-    """The weights of all draws for a block; the same stream gives the same random numbers, whatever the sampler.
+    """The weights of all draws for a block; the same stream gives the same random numbers for every sampler.
 
-    To be used up within `no_grad`, `forked` and validation_enabled(False).
+    Read it to its end within `no_grad`, `forked` and validation_enabled(False).
     """
     size = max(1, problem.chunk_size // len(block.rows))
     for at in range(0, problem.num_samples, PARTICLE_BLOCK):
@@ -87,7 +87,7 @@ def drawn(problem: Problem, sampler: Sampler, block: Block, number: int, stream:
 def summary(weights: Weights, smooth: bool) -> Estimates:
     """The columns of `COLUMNS` from the weights of a block's data."""
     khat = weights.khat()
-    found = {
+    columns = {
         "log_marginal": weights.log_mean(),
         "log_marginal_se": weights.standard_error(),
         "last_doubling": weights.last_doubling(),
@@ -99,9 +99,9 @@ def summary(weights: Weights, smooth: bool) -> Estimates:
         "running": torch.stack(list(weights.running.values()), -1),
     }
     if smooth:
-        found["log_marginal_psis"] = weights.log_mean_psis()
-        found["log_marginal_jackknife"] = weights.log_mean_jackknife()
-    return found
+        columns["log_marginal_psis"] = weights.log_mean_psis()
+        columns["log_marginal_jackknife"] = weights.log_mean_jackknife()
+    return columns
 
 
 def certain(

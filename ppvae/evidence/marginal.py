@@ -1,4 +1,4 @@
-"""Estimates of log p(x), one a datum, that say how far they can be trusted."""
+"""Estimates of log p(x), one per datum, with measures of how far they can be trusted."""
 
 from __future__ import annotations
 
@@ -40,38 +40,37 @@ def log_marginal(
     """Estimate log p(x) of each datum.
 
     Args:
-        fit: a trained pair.
+        pair: a trained pair.
         x: data [N, *event].
-        index: the positions of x in the training set, where q is to be what training left there; without, φ is inferred
-            afresh.
-        num_samples: S, exactly the draws that each datum gets.
-        method: a name of `ppvae.available("methods")`, each a file of `ppvae/evidence/methods`; or "auto", which goes
-            from one to the next for each datum until its weights pass (`ppvae.evidence.escalation`), and gives the
-            plain number too.
+        index: the positions of x in the training set, to use q as training left it; where None, φ is inferred again.
+        num_samples: S, the exact number of draws for each datum.
+        method: a name of `ppvae.available("methods")`, each a file of `ppvae/evidence/methods`; or "auto", which
+            tries one after the other for each datum until its weights pass (`ppvae.evidence.escalation`), and also
+            returns the plain estimate.
         options: of the method.
         seed: of the draws. Results depend on it and on the position of a datum in x, not on chunk_size; the
-            caller's random state is left alone.
-        chunk_size: particles × datapoints scored at once: bounds memory.
-        compile: run the model through `torch.compile`, which takes some seconds first and needs a C++ compiler; the
-            numbers are the same but for rounding.
-        smooth: give two estimates besides which may be nearer to log p(x) but are no lower bounds: log_marginal_psis,
+            caller's random state is restored.
+        chunk_size: particles × datapoints scored at once, which limits memory.
+        compile: run the model through `torch.compile`, which takes some seconds at first and needs a C++ compiler;
+            the numbers are the same up to rounding.
+        smooth: return two more estimates, which may be closer to log p(x) but are not lower bounds: log_marginal_psis,
             with the upper tail of the weights Pareto-smoothed (Vehtari, Simpson, Gelman, Yao & Gabry 2024), and
             log_marginal_jackknife, without the 1/S term of the bias (Nowozin 2018). All log weights of 100 data are
             then in memory at once.
-        progress: show a progress bar; None only on a terminal.
+        progress: show a progress bar; where None, only on a terminal.
 
     Returns:
         Dataset over dim `datum`: log_marginal, log_marginal_se, elbo, elbo_se (nats), ess, khat, ok, method; attributes
         num_samples, seed, khat_threshold. elbo is the mean log weight of one draw. last_doubling (nats) is what the
-        second half of the draws added: where the bias falls as 1/S, its mean over data is about what is missing at S.
-        Over (datum, num_draws) besides: running, the estimate from the first K draws for K = 1, 2, 4, … and S. Where a
-        method optimises something for each datum: converged. Where the answer is exact its error is 0 or the numerical
-        one, ess, khat and last_doubling are NaN, and there is no running. With method="auto", elbo is that of q as it
-        is, and iwae_bound and iwae_bound_se are the estimate from it; AIS has fewer draws, and NaN in running.
+        second half of the draws added: where the bias falls as 1/S, its mean over data is about the bias that remains
+        at S. Also over (datum, num_draws): running, the estimate from the first K draws for K = 1, 2, 4, … and S. Where
+        a method optimises something for each datum: converged. Where the estimate is exact, its error is 0 or the
+        numerical one, ess, khat and last_doubling are NaN, and running is absent. With method="auto", elbo is that of
+        q as it is, and iwae_bound and iwae_bound_se are the estimate from it; AIS has fewer draws, and NaN in running.
 
     Raises:
-        PpvaeError: x of the wrong shape or not finite, arguments out of range, an unknown method or option, or a method
-            that does not apply to the pair.
+        PpvaeError: x has the wrong shape or is not finite, an argument is out of range, a method or option is
+            unknown, or the method does not apply to the pair.
     """
     require_pair(pair)
     check_method(method, options)
@@ -87,7 +86,7 @@ def log_marginal(
 
 
 def estimates(problem: Problem, method: str, options: Mapping[str, Any] | None = None) -> xr.Dataset:
-    """What `log_marginal` returns, of a question that may know q already."""
+    """The result of `log_marginal` for a problem, which may know q already."""
     settings = check_method(method, options)
     if method == AUTO:
         columns, methods = auto(problem, escalation(**settings))
@@ -101,7 +100,7 @@ def estimates(problem: Problem, method: str, options: Mapping[str, Any] | None =
 
 
 def check_method(method: str, options: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The options of a method, refused where it or they are unknown."""
+    """The options of a method; raises PpvaeError where the method or an option is unknown."""
     require.one_of("method", method, (AUTO, *METHODS))
     settings = require.mapping("options of a method", options)
     if method == AUTO:
@@ -111,16 +110,16 @@ def check_method(method: str, options: Mapping[str, Any] | None) -> dict[str, An
     return settings
 
 
-def _dataset(found: Estimates, methods: np.ndarray, num_samples: int, seed: int) -> xr.Dataset:
+def _dataset(results: Estimates, methods: np.ndarray, num_samples: int, seed: int) -> xr.Dataset:
     units = {**COLUMNS, **PLAIN, **SMOOTHED, "converged": ""}
     columns: dict[str, tuple] = {
-        name: ("datum", found[name].cpu().numpy(), {"units": units[name]}) for name in units if name in found
+        name: ("datum", results[name].cpu().numpy(), {"units": units[name]}) for name in units if name in results
     }
     for name in SMOOTHED.keys() & columns.keys():
-        columns[name][2]["bound"] = "no lower bound"
+        columns[name][2]["bound"] = "not a lower bound"
     coords = {"datum": np.arange(len(methods))}
-    if "running" in found:
-        columns["running"] = (("datum", "num_draws"), found["running"].cpu().numpy(), {"units": "nats/datum"})
+    if "running" in results:
+        columns["running"] = (("datum", "num_draws"), results["running"].cpu().numpy(), {"units": "nats/datum"})
         coords["num_draws"] = np.array(checkpoints(num_samples))
     columns["method"] = ("datum", methods, {"units": ""})
     attributes = {"num_samples": num_samples, "seed": seed, "khat_threshold": khat_threshold(num_samples)}
@@ -134,7 +133,7 @@ class Summary:
     Attributes:
         mean: over data.
         mc_se: its sampling error given the data; NaN where unknown.
-        data_se: the spread over data divided by √N: how well this many data pin down the expectation.
+        data_se: the standard deviation over data divided by √N: how precisely N data determine the expectation.
     """
 
     mean: float
@@ -143,20 +142,22 @@ class Summary:
 
 
 def summarise(estimates: xr.Dataset, name: str = "log_marginal") -> Summary:
-    """Mean over data with its sampling error and the data's own spread kept apart.
+    """Mean over data, with its sampling error and the spread over data as separate numbers.
 
     Args:
         estimates: from `log_marginal` or `gaps`.
-        name: of a column over data that has its standard error beside it, such as elbo or amortization_gap.
+        name: of a column over data with a standard error column, such as elbo or amortization_gap.
 
     Raises:
-        PpvaeError: no such column, or one over more than the data: pick a family with `.sel(family=…)` first.
+        PpvaeError: the column does not exist, or has dims beside the data: choose a family with `.sel(family=…)` first.
     """
     columns = [str(column) for column in estimates if f"{column}_se" in estimates]
     require.one_of("estimate", name, columns)
     if estimates[name].dims != ("datum",):
         others = [str(dim) for dim in estimates[name].dims if dim != "datum"]
-        raise PpvaeError(f"{name} goes over {', '.join(others)} besides data: pick one with .sel({others[0]}=…)")
+        raise PpvaeError(
+            f"{name} has the dims {', '.join(others)} beside the data: choose one of each with .sel({others[0]}=…)"
+        )
     values = estimates[name].values
     se = estimates[f"{name}_se"].values
     n = len(values)

@@ -1,4 +1,4 @@
-"""What a method of estimating log p(x) is: a name, the pairs it applies to, and a sampler of importance weights."""
+"""A method that estimates log p(x): a name, the pairs that it applies to, and a sampler of importance weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ppvae.errors import PpvaeError
 from ppvae.evidence.problem import Problem
 from ppvae.pair.posterior import Guide
 
-#: what a pair may have, as the columns of the table of methods
+#: kinds of pairs, the columns of the table of methods
 PairKind = Literal["continuous", "mixed", "enumerated", "summed", "drawn"]
 PAIRS: dict[PairKind, str] = {
     "continuous": "continuous latents",
@@ -33,8 +33,8 @@ class Weighted:
 
     Attributes:
         log_weight: [s, B].
-        bound: [s, B], whose mean is the bound of one draw; log_weight, unless a site is enumerated besides.
-        exact: every value there is was summed over: the weight is p(x) itself.
+        bound: [s, B], whose mean is the bound of one draw; equal to log_weight, unless some sites are enumerated.
+        exact: all values were summed over, so that the weight is p(x) itself.
     """
 
     log_weight: Tensor
@@ -43,7 +43,7 @@ class Weighted:
 
 
 class Sampler:
-    """A source of importance weights for each datum, with whatever it has learned about the data kept inside.
+    """A source of importance weights for each datum; it may keep what it has learned about the data.
 
     Attributes:
         converged: [N] bool where something was optimised for each datum, else None.
@@ -54,7 +54,7 @@ class Sampler:
     def weights(self, block: Block, particles: int, size: int) -> Iterator[Weighted]:
         """Draw for the block's wanted rows, `particles` in all, at most `size` of them in memory at once.
 
-        The global generator is seeded for the block and these particles, and nothing else may be drawn from.
+        The global generator is seeded for the block and these particles; all random numbers must come from it.
         """
         raise NotImplementedError
 
@@ -64,7 +64,7 @@ class Sampler:
         return None
 
     def with_student_tails(self, x: Tensor) -> Sampler | None:
-        """The same with a Student t in place of each Gaussian, or None where there is none; x is some data."""
+        """The same with a Student t in place of each Gaussian, or None where it has no Gaussian; x is some data."""
         return None
 
 
@@ -82,7 +82,7 @@ class Known:
 
 
 def prepared(problem: Problem, name: str, options: Mapping[str, Any] | None = None) -> Sampler | Known:
-    """What a registered method makes of a problem."""
+    """The sampler or the known value that a registered method returns for a problem."""
     return METHODS[name](problem, **(options or {}))
 
 

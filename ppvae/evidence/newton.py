@@ -1,4 +1,4 @@
-"""Laplace's approximation as a proposal: a Gaussian of the posterior's own mode and curvature for each datum."""
+"""Newton's method for the mode and the curvature of the posterior of each datum."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from torch import Tensor
 
 from ppvae.pair.target import Target
 
-#: Newton steps towards a mode
+#: the most Newton steps towards a mode
 _MOST_STEPS = 100
-#: fractions of a Newton step that are tried, all at once
+#: fractions of a Newton step that are candidates, all at once
 _FRACTIONS = (1.0, 0.5, 0.25, 0.1, 0.03, 0.01, 1e-3, 1e-4)
-#: a mode is found where a Newton step would gain less than this many nats
+#: a mode is reached where a Newton step would gain less than this many nats
 _GAIN = 0.01
-#: the least precision that is believed, in units of the prior's
+#: the least precision that is used, in units of the prior's
 _LEAST_PRECISION = 1e-4
 
 
 @dataclass(frozen=True)
 class Modes:
-    """Where log p(x, u) of B datapoints is largest nearby, and how it curves there.
+    """Local maxima of log p(x, u) of B datapoints, and its curvature there.
 
     Attributes:
         u: [B, D].
         log_joint: log p(x, u) [B].
         precision, axes: eigenvalues [B, D] and eigenvectors [B, D, D], in columns, of −H in units of the prior's
-            standard deviations; where not usable the prior's precision, 1, where there is less. In float64.
-        usable: [B] bool: a Newton step would gain nothing, and −H is positive definite.
+            standard deviations; where not usable, at least 1, the prior's precision. In float64.
+        usable: [B] bool: a Newton step would gain less than 0.01 nats, and −H is positive definite.
     """
 
     u: Tensor
@@ -41,18 +41,18 @@ class Modes:
     def scale_tril(self, target: Target) -> Tensor:
         """L with L Lᵀ = (−H)⁻¹, [B, D, D]."""
         root = self.axes * self.precision.rsqrt().unsqueeze(-2)  # root rootᵀ: the covariance
-        upper = torch.linalg.qr(root.mT).R  # which never squares a condition number
+        upper = torch.linalg.qr(root.mT).R  # without squaring the condition number
         tril = (upper * upper.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-1)).mT
         return (target.std.unsqueeze(-1) * tril).to(self.u)
 
     def log_integral(self, target: Target) -> Tensor:
-        """log ∫ of the Gaussian that agrees at the mode: Laplace's log p(x), [B]."""
+        """log ∫ of the Gaussian with the same mode and curvature: Laplace's log p(x), [B]."""
         log_det = self.precision.log().sum(-1) - 2 * target.std.double().log().sum()
         return self.log_joint.double() + 0.5 * (target.size * math.log(2 * math.pi) - log_det)
 
 
 def best_of(target: Target, u: Tensor, x: Tensor) -> Tensor:
-    """Of candidates u [S, B, D] for each datum that of the largest log p(x, u), the last where none is finite."""
+    """For each datum the candidate u [S, B, D] of the largest log p(x, u); the last where none is finite."""
     with torch.no_grad():
         density = target.log_joint(u, x)
     density = torch.where(density.isfinite() & u.isfinite().all(-1), density, -math.inf)
@@ -61,10 +61,10 @@ def best_of(target: Target, u: Tensor, x: Tensor) -> Tensor:
 
 
 def modes(target: Target, start: Tensor, x: Tensor, rows: int) -> Modes:
-    """Climb log p(x, u) from start [B, D] by Newton steps, each datum on its own.
+    """Climb log p(x, u) from start [B, D] by Newton steps, for each datum by itself.
 
-    Where −H is not positive definite its eigenvalues are taken by their size, so that every step goes upwards; of a
-    step the best of a few fractions is taken. One that gains nothing is the last.
+    Where −H is not positive definite, its eigenvalues are replaced by their absolute values, so that every step goes
+    upwards. The best of a few fractions of a step is taken; a step without gain is the last.
 
     Args:
         x: data [B, *event].
@@ -92,8 +92,8 @@ def modes(target: Target, start: Tensor, x: Tensor, rows: int) -> Modes:
         active, step = active[going], step[going]
         if not len(active) or number == _MOST_STEPS:
             break
-        tried = torch.cat([u[active] + fractions * step, u[active][None]])
-        moved = best_of(target, tried, x[active])
+        candidates = torch.cat([u[active] + fractions * step, u[active][None]])
+        moved = best_of(target, candidates, x[active])
         going = (moved != u[active]).any(-1)
         active = active[going]
         u[active] = moved[going]
@@ -107,15 +107,15 @@ def modes(target: Target, start: Tensor, x: Tensor, rows: int) -> Modes:
 
 
 def _resolution(value: Tensor) -> Tensor:
-    """Differences between densities that rounding leaves something of."""
+    """The smallest difference between densities that is larger than their rounding errors."""
     return 1e-10 + 4 * torch.finfo(value.dtype).eps * (1 + value.abs())
 
 
 def derivatives(target: Target, u: Tensor, x: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor]:
     """log p(x, u) [B], its gradient [B, D] and its Hessian [B, D, D] at u [B, D].
 
-    The density of a datum depends on its own u alone, so one pass backwards through the sum of gᵀv over data and over
-    as many directions v as there are particles gives the rows vᵀH of each.
+    The density of a datum depends on its own u alone. Each direction v has a particle, and one backward pass through
+    the sum of gᵀv over data and directions gives the rows vᵀH of each datum.
     """
     parts = [_derivatives(target, u[at], x[at], rows) for at in torch.arange(len(u), device=u.device).split(rows)]
     return (*(torch.cat(part) for part in zip(*parts, strict=True)),)  # type: ignore[return-value]
@@ -128,12 +128,12 @@ def _derivatives(target: Target, u: Tensor, x: Tensor, rows: int) -> tuple[Tenso
             at = u.detach().expand(len(directions), -1, -1).clone().requires_grad_()
             density = target.log_joint(at, x)
             value = density[0].detach()
-            found = torch.zeros_like(at)
+            rows_of_h = torch.zeros_like(at)
             if density.requires_grad:
                 (gradient,) = torch.autograd.grad(density.sum(), at, create_graph=True, materialize_grads=True)
                 slope = gradient[0].detach()
                 if gradient.requires_grad:
                     along = (gradient * directions.unsqueeze(1)).sum()
-                    (found,) = torch.autograd.grad(along, at, materialize_grads=True)
-        hessian.append(found)
+                    (rows_of_h,) = torch.autograd.grad(along, at, materialize_grads=True)
+        hessian.append(rows_of_h)
     return value, slope, torch.cat(hessian).transpose(0, 1)

@@ -20,18 +20,19 @@ from ppvae.pair.target import Target
 
 @dataclass
 class Problem:
-    """What a method is asked: log p(x) of each datum under a fit.
+    """The problem that a method solves: log p(x) of each datum under a pair.
 
     Attributes:
         x: data [N, *event].
         index: positions of x in the training set, or None.
         seed: of all draws.
         num_samples: draws that each datum will get.
-        chunk_size: particles × datapoints at once.
-        positions: [A] of the data that are wanted, in x.
-        compile: run the model compiled.
-        smooth: whether values that are no lower bounds are wanted besides.
-        nearer: a guide of every datum that lies nearer to the posterior than q, where one is known.
+        chunk_size: particles × datapoints scored at once.
+        progress: whether to show a progress bar; None on a terminal only.
+        positions: [A], the positions in x of the data to estimate; None for all.
+        compile: whether to run the model compiled.
+        smooth: whether to compute also the estimates that are not lower bounds.
+        start_guide: a guide of every datum that is closer to the posterior than q, or None.
     """
 
     pair: Pair
@@ -52,17 +53,17 @@ class Problem:
 
     @cached_property
     def posterior(self) -> Posterior:
-        """q of every datum, as the fit has it."""
+        """q of every datum, as the pair gives it."""
         return self.pair.posterior(self.x, self.index, seed=self.seed)
 
     @cached_property
     def target(self) -> Target:
-        """The continuous latents; raises PpvaeError where there are none, or a drawn discrete one."""
+        """The continuous latents; raises PpvaeError where the model has none, or draws a discrete one."""
         return Target(self.model, self.x)
 
     @cached_property
     def joint(self) -> CompiledJoint | None:
-        """log p(x, z) compiled, where that was asked for."""
+        """log p(x, z), compiled, where `compile` is set."""
         return CompiledJoint(self.model) if self.compile else None
 
     @property
@@ -76,7 +77,7 @@ class Problem:
         return list(wanted.split(max(1, rows)))
 
     def at(self, positions: Tensor, num_samples: int | None = None) -> Problem:
-        """The same about some of the data, what is known of q kept."""
+        """The same problem for some of the data; it keeps what is known about q."""
         other = copy.copy(self)
         other.positions = positions.sort().values
         other.num_samples = self.num_samples if num_samples is None else num_samples

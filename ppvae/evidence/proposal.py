@@ -27,7 +27,7 @@ class Proposal(Sampler):
         model: p.
         guide: r, for every datum.
         converged: [N] bool where r was optimised for each datum.
-        joint: log p(x, z), compiled, which is then scored in place of the model's program.
+        joint: log p(x, z), compiled; if given, it is used in place of the model's program.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Proposal(Sampler):
             yield from self._compiled(block, self.joint, draws, particles, size)
             return
         for first in range(0, particles, size):
-            # x is held against the support of its likelihood once
+            # check once that x lies in the support of its likelihood
             with pyro.validation_enabled(at not in self._validated), explained(type(self.model).__name__):
                 densities = score(self.model, x, draws.part(block.rows, slice(first, first + size)))
             self._validated.add(at)
@@ -54,7 +54,7 @@ class Proposal(Sampler):
     def _compiled(
         self, block: Block, joint: CompiledJoint, draws: Draws, particles: int, size: int
     ) -> Iterator[Weighted]:
-        """As `weights`, always in one shape: that of whole blocks, what lies beyond thrown away."""
+        """As `weights`, always in the shape of whole blocks, so that one record is enough; the rest is dropped."""
         x = block.data[block.positions]
         if int(block.positions[0]) not in self._validated:
             with pyro.validation_enabled(True), explained(type(self.model).__name__):
@@ -70,11 +70,11 @@ class Proposal(Sampler):
 
     @property
     def start_guide(self) -> Guide | None:
-        """r without what widens it."""
+        """r before it is widened."""
         return self.guide.guide if isinstance(self.guide, Widened) else self.guide
 
     def with_student_tails(self, x: Tensor) -> Proposal | None:
-        """The same with a Student t in place of each Gaussian of r, or None where it has none."""
+        """The same with a Student t in place of each Gaussian of r, or None where r has no Gaussian."""
         guide = self.guide.guide if isinstance(self.guide, Widened) else self.guide
         size = widens(guide, x)
         if not size:
@@ -90,14 +90,14 @@ class Proposal(Sampler):
         return draw(guide, x, particles)
 
     def weighed(self, densities: Densities, drawn: int, batch: int) -> Weighted:
-        """The weights of so many draws for so many data, scored under both programs."""
+        """The weights of `drawn` draws for `batch` data, from the densities under both programs."""
         log_ratio = densities.log_ratio
         if not densities.enumerated:
             return Weighted(log_ratio, log_ratio)
-        if not densities.sampled:  # the rows are every value there is
+        if not densities.sampled:  # the rows are all values
             log_marginal = (densities.log_weight + log_ratio).logsumexp(0, keepdim=True)
             return Weighted(log_marginal, densities.mean(log_ratio).unsqueeze(0), exact=True)
-        # draw s weighs Σ_k q(k) w(k, zₛ); its bound is Σ_k q(k) log w(k, zₛ)
+        # the weight of draw s is Σ_k q(k) w(k, zₛ); its bound is Σ_k q(k) log w(k, zₛ)
         log_q = densities.log_weight + math.log(drawn)
         log_w = (log_q + log_ratio).reshape(-1, drawn, batch).logsumexp(0)
         return Weighted(log_w, (log_q.exp() * log_ratio).reshape(-1, drawn, batch).sum(0))

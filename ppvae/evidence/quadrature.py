@@ -20,15 +20,15 @@ from ppvae.progress import Progress
 
 #: Gauss-Legendre nodes of a cell, in each dimension
 _NODES = 8
-#: halvings of a cell
+#: the most halvings of a cell
 _MOST_HALVINGS = 40
-#: dimensions → cells in all for one datum
+#: dimensions → the most cells for one datum
 _MOST_CELLS = {1: 10_000, 2: 3000}
-#: dimensions → modes of one datum that are climbed to, and points of the grid in each dimension of a cell
+#: dimensions → the most modes of one datum, and grid points in each dimension of a cell
 _MOST_MODES, _POINTS = {1: 40, 2: 12}, {1: 16, 2: 2}
-#: widths around a mode within which cells are halved until they are no wider than four
+#: within this many widths of a mode, cells are halved until they are at most four widths wide
 _MARGIN = 8.0
-#: nats below the highest mode that matter no more
+#: a density this many nats below the highest mode is negligible
 _NEGLIGIBLE = 45.0
 #: dimensions → edges of the first cells: asinh of the distance from the prior's mean in its standard deviations
 _EDGES = {
@@ -37,10 +37,8 @@ _EDGES = {
 }
 
 
-# quadrature
-
-
 def quadrature(problem: Problem, target: Target, tolerance: float) -> Known:
+    """log p(x) of each datum by quadrature over the latents of the target, and its numerical error."""
     value = torch.full((len(problem.x),), math.nan, dtype=torch.float64, device=problem.x.device)
     error, blocks, done = torch.zeros_like(value), problem.parts(DATA_BLOCK), 0
     with Progress(problem.progress, sum(map(len, blocks)), "log p(x)") as bar:
@@ -53,7 +51,7 @@ def quadrature(problem: Problem, target: Target, tolerance: float) -> Known:
 
 @dataclass(frozen=True)
 class _Cells:
-    """Boxes in t, the function's integral over each, and whose function it is: [P, D], [P, D], [P] (log), [P]."""
+    """Boxes in t [P, D], the log integral over each [P], and the datum that each belongs to [P]."""
 
     low: Tensor
     high: Tensor
@@ -65,10 +63,10 @@ class _Cells:
 
 
 class _Integral:
-    """∫ p(x, u) du for B datapoints, over u = mean + std sinh(t), |t| ≤ 20: tails as heavy as Cauchy's fit in.
+    """∫ p(x, u) du for B datapoints, over u = mean + std sinh(t), |t| ≤ 20, which holds tails as heavy as Cauchy's.
 
-    Cells of a grid are halved until the integral over the halves, by Gauss-Legendre, is that over the whole; those
-    around a mode, until they are about as wide as it.
+    Cells of a grid are halved until the Gauss-Legendre integrals of the halves add up to that of the whole; cells
+    around a mode, until they are about as wide as the mode.
     """
 
     def __init__(self, target: Target, x: Tensor, rows: int) -> None:
@@ -89,14 +87,14 @@ class _Integral:
             density = target.log_joint(u.transpose(0, 1).to(target.mean), self.x[which]).T
             out.append(density.double() + (at.cosh().log() + target.std.double().log()).sum(-1))
         density = torch.cat(out)
-        return torch.where(density.isfinite(), density, -math.inf)  # where T(u) overflows there is nothing
+        return torch.where(density.isfinite(), density, -math.inf)  # no mass where T(u) overflows
 
     def solve(self, tolerance: float) -> tuple[Tensor, Tensor]:
         """log ∫ [B] and its numerical error [B]."""
         cells, peak, modes_at, widths = self.first_cells()
         scale = peak.where(peak.isfinite(), 0.0)
         noise = 4 * torch.finfo(self.target.mean.dtype).eps * (1 + scale.abs())
-        aim = noise.clamp_min(tolerance)  # what rounding hides is not looked for
+        aim = noise.clamp_min(tolerance)  # a smaller error would be hidden by rounding
         done, error, spent = (torch.zeros_like(scale) for _ in range(3))
         number = len(self.corners)
         for halving in range(_MOST_HALVINGS + 1):
@@ -111,7 +109,7 @@ class _Integral:
             spent += number * count
             fine = change <= torch.maximum((aim / 8 * total / count)[owner], noise[owner] * now)
             fine |= (off <= aim / 2 * total)[owner]
-            margin = _MARGIN * widths[owner]  # what reaches over the edge of a cell is easily missed
+            margin = _MARGIN * widths[owner]  # a mode near the edge of a cell also reaches into the next one
             low, high = (modes_at[owner] - end.unsqueeze(1) for end in (cells.low, cells.high))
             inside = ((low > -margin) & (high < margin)).all(-1)
             narrow = (widths[owner] < (cells.high - cells.low).unsqueeze(1) / 4).any(-1)
@@ -137,7 +135,7 @@ class _Integral:
         density = torch.cat([
             self.log_density(grid.expand(len(at), -1, -1), at) for at in everyone.split(max(1, self.rows // len(grid)))
         ])  # fmt: skip
-        # climb from every local maximum of the grid: what is narrower than its meshes still slopes towards its peak
+        # climb from every local maximum of the grid: the slopes of a peak narrower than a cell still lead to it
         lattice = density.clamp_min(torch.finfo(torch.float64).min).reshape(batch, 1, *[len(axis)] * dims)
         pool = max_pool1d if dims == 1 else max_pool2d
         summits = (lattice == pool(lattice, 3, stride=1, padding=1)).flatten(1) & density.isfinite()
@@ -145,9 +143,9 @@ class _Integral:
         where = torch.where(heights.isfinite(), where, density.argmax(-1, keepdim=True))
         start = (target.mean + target.std * grid[where].sinh()).to(target.mean)
         x = self.x.repeat_interleave(_MOST_MODES[dims], 0)
-        found = modes(target, start.flatten(0, 1), x, self.rows)
-        at = ((found.u - target.mean) / target.std).double().asinh().clamp(edges[0], edges[-1])
-        widths = (found.axes.square() @ found.precision.unsqueeze(-1)).squeeze(-1).rsqrt() / at.cosh()
+        result = modes(target, start.flatten(0, 1), x, self.rows)
+        at = ((result.u - target.mean) / target.std).double().asinh().clamp(edges[0], edges[-1])
+        widths = (result.axes.square() @ result.precision.unsqueeze(-1)).squeeze(-1).rsqrt() / at.cosh()
         at, widths = (part.reshape(batch, _MOST_MODES[dims], dims) for part in (at, widths))
         tops = self.log_density(at, everyone)
         peak = torch.maximum(density.amax(-1), tops.amax(-1))
@@ -159,7 +157,7 @@ class _Integral:
         return self.measured(low[cell], high[cell], owner), peak, at, widths
 
     def measured(self, low: Tensor, high: Tensor, owner: Tensor) -> _Cells:
-        """The integrals over boxes, some at a time: each has as many nodes as there are products of them."""
+        """The integrals over boxes, some at a time, since each box has _NODES to the power D nodes."""
         parts = []
         for at in torch.arange(len(owner), device=owner.device).split(max(1, self.rows // len(self.nodes))):
             half = (high[at] - low[at]).unsqueeze(1) / 2

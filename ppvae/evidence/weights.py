@@ -1,6 +1,7 @@
-"""How far an importance-sampled estimate can be trusted: standard error, effective sample size, Pareto k̂.
+"""Importance weights: the estimate, and how far it can be trusted.
 
-And what may come nearer than the plain estimate: its Pareto-smoothed and jackknife values.
+That is the standard error, the effective sample size and Pareto k̂; also the Pareto-smoothed and jackknife estimates,
+which may be closer to log p(x) than the plain one.
 """
 
 from __future__ import annotations
@@ -13,18 +14,18 @@ import torch
 from arviz_stats.base.array import array_stats
 from torch import Tensor
 
-#: an estimate from fewer effective draws than this is not vouched for
+#: an estimate from fewer effective draws than this does not pass
 MIN_ESS = 100.0
-#: k̂ reads the upper fifth of few draws, and a Pareto fit wants five
+#: of few draws k̂ uses the upper fifth, and a Pareto fit needs five
 MIN_DRAWS = 25
-#: draws that wait until they are taken in together
+#: draws that are collected before they are added to the sums together
 _FOLD = 400
 #: weights whose logs differ by less than this are equal: the proposal is the posterior
 _CONSTANT = 1e-4
 
 
 def khat_threshold(num_samples: int) -> float:
-    """k̂ up to min(1 − 1/log₁₀ S, 0.7) vouches for the estimate (Vehtari, Simpson, Gelman, Yao & Gabry 2024)."""
+    """The largest k̂ that passes, min(1 − 1/log₁₀ S, 0.7) (Vehtari, Simpson, Gelman, Yao & Gabry 2024)."""
     return min(1 - 1 / math.log10(num_samples), 0.7) if num_samples > 1 else 0.0
 
 
@@ -35,7 +36,7 @@ def checkpoints(num_samples: int) -> tuple[int, ...]:
 
 @dataclass
 class Weights:
-    """What is kept of the log weights of B datapoints, however many draws there are: sums, and the upper tail.
+    """A summary of the log weights of B datapoints, of fixed size for any number of draws: sums, and the upper tail.
 
     Attributes:
         count: S so far.
@@ -44,9 +45,9 @@ class Weights:
         lowest: min log w, [B].
         tail: the largest log weights, [M, B].
         running: K → log_mean of the first K draws [B], for the K of `checkpoints` so far.
-        half: log_mean of the first half of the draws [B], once they are there; NaN until then.
-        _pending: weights not yet taken in: sorting many at once costs less.
-        _kept: all log weights, where smoothed values are wanted.
+        half: log_mean of the first half of the draws [B], once there are enough; NaN until then.
+        _pending: weights that are not in the sums yet, as sorting many at once costs less.
+        _kept: all log weights, where smoothed estimates are computed.
     """
 
     num_samples: int
@@ -67,7 +68,7 @@ class Weights:
     def empty(cls, num_samples: int, like: Tensor, *, smooth: bool = False) -> Weights:
         """Ready for `num_samples` draws of the datapoints of `like` [B]; sums are kept in float64.
 
-        With `smooth` every draw is kept, as `log_mean_psis` and `log_mean_jackknife` want it.
+        With `smooth` every draw is kept, as `log_mean_psis` and `log_mean_jackknife` need it.
         """
         nothing = torch.full(like.shape, -math.inf, dtype=torch.float64, device=like.device)
         zero = torch.zeros_like(nothing)
@@ -76,11 +77,11 @@ class Weights:
 
     @property
     def tail_size(self) -> int:
-        """Draws that a Pareto tail of S draws is fitted to, and one more for its cut-off."""
+        """The number of draws in the Pareto tail of S draws, and one more for its cut-off."""
         return math.floor(min(self.num_samples / 5, 3 * math.sqrt(self.num_samples))) + 1
 
     def add(self, log_w: Tensor, bound: Tensor) -> None:
-        """Take in log weights and single-draw bounds [s, B]; the two differ where a site is enumerated besides."""
+        """Add log weights and single-draw bounds [s, B]; the two differ where some sites are enumerated."""
         self._pending.append((log_w, bound))
         self._waiting += len(log_w)
         if self._waiting >= _FOLD or self.count + self._waiting >= self.num_samples:
@@ -115,14 +116,14 @@ class Weights:
     def last_doubling(self) -> Tensor:
         """L_S − L_{⌊S/2⌋}: what the second half of the draws added to the estimate, [B]; NaN for one draw.
 
-        Where the bias falls as 1/S, its mean over data is about what is still missing at S.
+        Where the bias falls as 1/S, its mean over data is about the bias that remains at S.
         """
         return self.log_mean() - self.half
 
     def log_mean_psis(self) -> Tensor:
         """log (1/S) Σ w with the upper tail of w Pareto-smoothed, [B] (Vehtari, Simpson, Gelman, Yao & Gabry 2024).
 
-        No lower bound. Equal to `log_mean` where k̂ is undefined: there is no tail to smooth.
+        Not a lower bound. Equal to `log_mean` where k̂ is undefined, as then no tail can be smoothed.
 
         Raises:
             ValueError: the draws were not kept.
@@ -130,7 +131,7 @@ class Weights:
         log_w, out = self._all().cpu().numpy(), self.log_mean().clone()
         for i in (~self.khat().isnan()).nonzero().flatten().tolist():
             column = log_w[:, i]
-            smoothed = array_stats.psislw(-column)[0]  # normalised; what is below the tail tells by how much
+            smoothed = array_stats.psislw(-column)[0]  # normalised; a draw below the tail shows by how much
             below = np.argsort(column - column.max())[self.count - self.tail_size]
             value = float(column[below] - smoothed[below]) - math.log(self.count)
             if math.isfinite(value):
@@ -138,9 +139,9 @@ class Weights:
         return out
 
     def log_mean_jackknife(self) -> Tensor:
-        """S L_S − (S − 1) · the mean of L_{S−1} that leave one draw out, [B] (Nowozin 2018, first order).
+        """S L_S − (S − 1) · the mean of L_{S−1}, each without one draw, [B] (Nowozin 2018, first order).
 
-        It takes the 1/S term of the bias away, and is no lower bound. NaN for one draw, and where a single draw has
+        It removes the 1/S term of the bias, and is not a lower bound. NaN for one draw, and where a single draw has
         all the weight.
 
         Raises:
@@ -161,7 +162,7 @@ class Weights:
 
     def _all(self) -> Tensor:
         if self._kept is None:
-            raise ValueError("draws are kept with smooth=True alone")
+            raise ValueError("draws are kept only with smooth=True")
         return torch.cat(self._kept)
 
     def mean_log(self) -> Tensor:
@@ -185,14 +186,14 @@ class Weights:
         return (relative / (self.count - 1)).sqrt() if self.count > 1 else torch.full_like(self.log_sum, math.nan)
 
     def constant(self) -> Tensor:
-        """Whether all draws, two at least, weigh the same, as when q is the posterior, [B]."""
+        """Whether all draws, at least two, have the same weight, as when q is the posterior, [B]."""
         return (self.tail[0] - self.lowest < _CONSTANT) & (self.count > 1)
 
     def khat(self) -> Tensor:
         """Pareto k̂ of the upper tail of w, [B].
 
         NaN where a tail shape has no meaning: for fewer than 25 draws, for constant weights, and for weights that
-        take only a handful of values (a discrete latent), whose variance is finite.
+        take only a few values (a discrete latent), whose variance is finite.
         """
         out = torch.full_like(self.log_sum, math.nan)
         if self.count < MIN_DRAWS:
@@ -205,7 +206,7 @@ class Weights:
             if np.exp(quarter - tail[0, i]) == np.exp(low - tail[0, i]):  # the fit would divide by their difference
                 out[i] = math.inf if quarter > low else math.nan  # a few draws outweigh all others, or many are equal
                 continue
-            # the fit reads nothing below the tail but how many draws there are; psislw takes − log w
+            # below the tail the fit depends only on the number of draws; psislw takes − log w
             log_w = np.full(self.count, min(lowest[i], tail[-1, i]))
             log_w[-len(tail) :] = tail[::-1, i]
             out[i] = float(array_stats.psislw(-log_w)[1])
@@ -214,8 +215,8 @@ class Weights:
     def ok(self, khat: Tensor) -> Tensor:
         """Whether the estimate passes: k̂ within its threshold and at least 100 effective draws, [B] bool.
 
-        Constant weights pass. Where k̂ is undefined for want of distinct values the effective draws decide; fewer
-        than 25 draws pass only if constant.
+        Constant weights pass. Where k̂ is undefined since there are few distinct values, the effective draws decide;
+        fewer than 25 draws pass only if constant.
         """
         enough = self.ess() >= MIN_ESS
         shape = (khat <= khat_threshold(self.count)) | khat.isnan()

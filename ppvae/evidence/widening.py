@@ -1,4 +1,4 @@
-"""What makes a guide a safer proposal: wider, or with heavier tails."""
+"""Guides made wider, or with heavier tails, as safer proposals."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from ppvae.randomness import seeded
 
 
 class Widened:
-    """A guide whose Gaussian sites are widened, each given those before it, as a guide.
+    """A guide with each Gaussian site, given those before it, widened; it is a guide itself.
 
-    Bounds nothing by itself, but where the true posterior is wider than q, or has heavier tails, weights p/q have a
-    huge variance that a little width takes away (Geweke 1989, "Bayesian inference in econometric models using Monte
-    Carlo integration"). Standard deviations are multiplied in unconstrained space: of a Normal, diagonal or not, under
-    any transform; of every component of a mixture; of the noise that a flow starts from. Discrete sites are left alone.
+    Weights are not bounded by it. But where the true posterior is wider than q, or has heavier tails, weights p/q have
+    a huge variance, which a slightly wider q removes (Geweke 1989, "Bayesian inference in econometric models using
+    Monte Carlo integration"). Standard deviations are multiplied in unconstrained space: of a Normal, diagonal or not,
+    under any transform; of every component of a mixture; of the noise that a flow starts from. Discrete sites do not
+    change.
 
     Args:
         guide: any guide.
@@ -48,7 +49,7 @@ class Widened:
 
 
 def widens(guide: Guide, x: Tensor) -> int:
-    """The number of continuous latents of a guide whose Gaussians can be widened; 0 where it has none."""
+    """The number of continuous latents of a guide whose Gaussians can be widened; 0 where they cannot."""
     first = torch.zeros(1, dtype=torch.long, device=x.device)
     with torch.no_grad(), seeded(0, device=x.device):
         sites = draw(guide.select(first), x[:1]).sites.values()
@@ -60,7 +61,7 @@ def widens(guide: Guide, x: Tensor) -> int:
 
 
 def tails_of(size: int) -> float:
-    """Degrees of freedom of a Student t over so many latents that loses few draws where r is the posterior.
+    """Degrees of freedom of a Student t over `size` latents that loses few effective draws where r is the posterior.
 
     Its radius spreads by a factor of 1 ± 1/√(2 df), that of a Gaussian by 1 ± 1/√(2 D).
     """
@@ -68,7 +69,7 @@ def tails_of(size: int) -> float:
 
 
 class _Widening(Messenger):
-    """Inside a guide, replaces the distribution of each continuous site."""
+    """A handler that replaces the distribution of each continuous site of a guide."""
 
     def __init__(self, factor: float, tails: float | None) -> None:
         super().__init__()
@@ -82,15 +83,15 @@ class _Widening(Messenger):
         except NotImplementedError as error:
             raise PpvaeError(
                 f"latent {msg['name']!r} is a {error} in the guide, which has no standard deviation to widen: "
-                "only Gaussians have, their mixtures and their transforms"
+                "only Gaussians, their mixtures and their transforms can be widened"
             ) from error
 
 
 def _widened(fn: Any, factor: float, tails: float | None) -> Any:
-    """The distribution with its standard deviations multiplied, and Student's tails where asked for.
+    """The distribution with its standard deviations multiplied, and as a Student t where `tails` is given.
 
     Raises:
-        NotImplementedError: not Gaussian; with its name.
+        NotImplementedError: it is not Gaussian; the message is its name.
     """
     if factor == 1 and tails is None:
         return fn
@@ -108,7 +109,7 @@ def _widened(fn: Any, factor: float, tails: float | None) -> Any:
             return dist.Normal(fn.loc, fn.scale * factor).to_event(event_dim)
         return StudentT(tails, fn.loc, factor * fn.scale, event_dim)
     if isinstance(fn, torch.distributions.MultivariateNormal):
-        tril = factor * fn._unbroadcasted_scale_tril  # where data and particles share one covariance, it stays one
+        tril = factor * fn._unbroadcasted_scale_tril  # a covariance that data and particles share is not copied
         if tails is None:
             return dist.MultivariateNormal(fn.loc, scale_tril=tril)
         return dist.MultivariateStudentT(tails, fn.loc, tril.expand(*fn.loc.shape, -1))
@@ -144,7 +145,7 @@ _WIDTH = 0.45
 
 
 def widened(posterior: Posterior, x: Tensor, factor: float | None = None) -> Guide:
-    """q with its standard deviations multiplied; where the factor is None, by as much as D latents bear."""
+    """q with its standard deviations multiplied; where the factor is None, by 1 + 0.45/√D for D latents."""
     if factor is not None:
         return posterior if factor == 1 else Widened(posterior, factor)
     size = widens(posterior, x)

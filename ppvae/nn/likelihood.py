@@ -1,4 +1,4 @@
-"""What every likelihood is: the end of a decoder, from features to the distribution of x."""
+"""The base class of likelihoods: the last part of a decoder, from features to the distribution of x."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Likelihood(nn.Module):
     """p_θ(x | features): features [..., sizes[0]] → a distribution over x [sizes[-1]]. One file of `likelihoods/` each.
 
     It is made as `Name(*sizes, activation=…)`, and may have keyword options of its own. Its registration has `values`,
-    the kind of values that x has, by which the treatments of data know it: "binary", "counts", "unit", "positive" or
+    the kind of values of x, which connects it with the treatments of data: "binary", "counts", "unit", "positive" or
     "real".
     """
 
@@ -31,12 +31,12 @@ class Likelihood(nn.Module):
 
 
 def make_likelihood(name: str, *sizes: int, activation: str = "relu", **options: Any) -> Likelihood:
-    """A fresh likelihood by name.
+    """A new likelihood by name.
 
     Args:
         sizes: of its networks, from the features to x.
-        activation: between their layers, as `ppvae.nn.networks.mlp` has it.
-        options: that a model offers for its likelihood; each likelihood takes those that it has.
+        activation: between their layers, as in `ppvae.nn.networks.mlp`.
+        options: of any likelihood; each likelihood takes those that it has.
 
     Raises:
         PpvaeError: an unknown name or activation, an option out of range.

@@ -1,4 +1,4 @@
-"""The small networks that several models share."""
+"""Small networks that several models share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 def activation_class(activation: str) -> Callable[[], nn.Module]:
-    """What makes the activation of that name; raises PpvaeError for an unknown one."""
+    """The class of the activation of that name; raises PpvaeError for an unknown name."""
     return ACTIVATIONS[require.one_of("activation", activation, ACTIVATIONS)]
 
 
@@ -43,7 +43,7 @@ def recognition(x_dim: int, *hidden: int, activation: str = "relu") -> nn.Sequen
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation [x_dim] of each coordinate of x [N, *event]; a constant one gets 1."""
+    """Mean and standard deviation [x_dim] of each coordinate of x [N, *event]; 1 for a constant one."""
     flat = x.detach().flatten(1).to(torch.get_default_dtype())
     std = flat.std(0, correction=0)
     return flat.mean(0), torch.where(std > 0, std, torch.ones_like(std))

@@ -1,4 +1,4 @@
-"""Finds what is wrong with a pair before training hides it."""
+"""A check that finds errors of a pair before training hides them."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from ppvae.randomness import seeded
 
 
 def check(model: Model, x: Tensor) -> None:
-    """Raise `CheckError`, naming the site, plate, module or shape at fault, if the pair is not sound.
+    """Raise `CheckError` if the pair is not sound; the error names the site, plate, module or shape at fault.
 
-    The pair is traced with a number of particles S and of datapoints B distinct from each other and from every
-    size of an event; then each datum is scored alone, at the same latents, and must get the same densities. That
-    finds a missing `to_event`, a φ that broadcasts, batch normalisation and dropout in training mode, own
-    subsampling, a nested plate. A branch on the data and broadcasting inside an event stay unseen.
+    The pair is traced with S particles and B datapoints, two numbers that differ from each other and from every
+    size of an event. Then each datum is scored alone, at the same latents, and must get the same densities. That
+    finds a missing `to_event`, a φ that broadcasts, batch normalisation and dropout in training mode, a plate that
+    subsamples, a nested plate. It does not find a branch on the data, or broadcasting inside an event.
 
     Args:
-        model: the pair; a copy is checked, in the mode it is in.
+        model: the pair; a copy is checked, in the mode that it is in.
         x: a few datapoints [B, *event], as the model will see them.
     """
     if not isinstance(model, Model):
@@ -56,7 +56,7 @@ def check(model: Model, x: Tensor) -> None:
             with _Plates(name):
                 _run_once(model, posterior, x)
             first = log_densities(model, posterior, x, particles)
-            given = first.values or None  # a guide without sites has nothing to hold fixed
+            given = first.values or None  # a guide without sites has no values to hold fixed
             twice = [log_densities(model, posterior, x, particles, values=given) for _ in range(2)]
         _same(model, _columns(twice[0], slice(None)), _columns(twice[1], slice(None)), _TWICE)
         for i in range(batch):
@@ -68,7 +68,7 @@ def check(model: Model, x: Tensor) -> None:
 
 
 class _Plates(Messenger):
-    """Every site, observed ones too, stands in the one plate "data" at dim -1, and nothing lives in a global store."""
+    """Refuse a site, also an observed one, outside the one plate "data" at dim -1, and pyro.param."""
 
     def __init__(self, model: str) -> None:
         super().__init__()
@@ -132,14 +132,14 @@ def _refuse_pyro_modules(model: Model) -> None:
 
 
 def _any_posterior(model: Model, x: Tensor) -> Posterior:
-    """A row of φ of its own for each datum: a φ that broadcasts over the batch cannot pass for a constant one."""
+    """Each datum gets a different row of φ, so that a φ that broadcasts over the batch does not look constant."""
     layout = model.layout()
     rows = layout.start.to(x).repeat(len(x), 1)
     return Posterior(model, layout.unpack(rows + 0.1 * torch.randn_like(rows)))
 
 
 def _run_once(model: Model, posterior: Posterior, x: Tensor) -> list[poutine.Trace]:
-    """Guide and model as plain Pyro runs them."""
+    """The traces of guide and model, run by plain Pyro."""
     try:
         guide = poutine.trace(posterior).get_trace(x)
     except KeyError as error:
@@ -151,8 +151,8 @@ def _run_once(model: Model, posterior: Posterior, x: Tensor) -> list[poutine.Tra
 
 
 def _event_sizes(model: Model, x: Tensor) -> set[int]:
-    """Every size of an event, a local parameter or a datum that B or S could be mistaken for."""
-    model.layout()  # says which entry of phi is no Local
+    """Every size of an event, a local parameter or a datum; B and S must differ from all of them."""
+    model.layout()  # refuses an entry of phi that is not a Local
     sizes = set(x.shape[1:])
     for local in model.phi.values():
         sizes.update(local.start.shape)
@@ -179,12 +179,12 @@ _WHY = {
 }
 
 
-def _same(model: Model, one: dict[str, Tensor], other: dict[str, Tensor], how: str) -> None:
+def _same(model: Model, one: dict[str, Tensor], other: dict[str, Tensor], when: str) -> None:
     for site, term in one.items():
         rtol, atol = (1e-9, 1e-8) if term.dtype == torch.float64 else (1e-4, 1e-3)
         if not torch.allclose(term, other[site], rtol=rtol, atol=atol, equal_nan=True):
             gap = (term - other[site]).abs().max().item()
             raise CheckError(
-                f"{type(model).__name__}: {site} has other densities when {how} (largest difference {gap:.3g}): "
-                f"{layers_in_training_mode(model) or _WHY[how]}"
+                f"{type(model).__name__}: {site} has other densities when {when} (largest difference {gap:.3g}): "
+                f"{layers_in_training_mode(model) or _WHY[when]}"
             )

@@ -1,8 +1,8 @@
-"""A pair compiled into a few loops, for work long enough to pay for it: log p(x, z), or an objective with its gradient.
+"""A compiled pair, for long computations: log p(x, z), or an objective with its gradient.
 
-The pair is run once as it is written, under the same handlers as ever; the tensor operations it performs are recorded
-for one shape of x and z, and `torch.compile` fuses what lies between its matrix products. Nothing is asked of the pair
-but that its operations do not depend on the values of the tensors.
+The pair is run once as it is written, under the usual handlers. Its tensor operations are recorded for one shape of x
+and z, and `torch.compile` fuses the operations between its matrix products. The operations of the pair must not depend
+on the values of the tensors.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from ppvae.pair.sites import Draws
 from ppvae.randomness import forked
 
 Values = dict[str, Tensor]
-#: by name, the bound summed over data and the buffers after it; and the gradients
+#: (the bound summed over data, and the buffers after it; the gradients), each by name
 Outcome = tuple[dict[str, Tensor], dict[str, Tensor]]
 _Result = TypeVar("_Result")
 
 
 def _bias_apart(bias: Tensor, left: Tensor, right: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    """bias + left @ right with the bias left to the loop that follows; the reshaping keeps torch from joining them."""
+    """bias + left @ right, the bias added in the loop that follows; the reshaping keeps torch from joining the two."""
     return (alpha * (left @ right)).unsqueeze(0).add(beta * bias).squeeze(0)
 
 
-#: a bias that goes into the product is written out to its whole size and read again
+#: without this, a bias inside the product is written to memory at its full size and read again
 _APART = {torch.ops.aten.addmm.default: _bias_apart}
 
 
 class CompiledJoint:
-    """log p(x, z) [S, B] of data x [B, *event] at latents {name: [S, B, *event]}; compiled for each shape it meets.
+    """log p(x, z) [S, B] of data x [B, *event] at latents {name: [S, B, *event]}; compiled once for each shape.
 
     Raises:
-        PpvaeError: the model cannot be recorded, or there is no C++ compiler.
+        PpvaeError: the model cannot be recorded, or the machine has no C++ compiler.
     """
 
     def __init__(self, model: Model) -> None:
@@ -69,19 +69,22 @@ def precision_of(x: Tensor) -> float:
     return torch.finfo(torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype).eps
 
 
-def require_same(model: str, expected: Outcome, found: Outcome, eps: float) -> None:
-    """Refuse what differs by more than rounding: half of the digits, of a gradient at least 1% of the largest one."""
+def require_same(model: str, expected: Outcome, actual: Outcome, eps: float) -> None:
+    """Refuse an outcome that differs by more than rounding.
+
+    Half of the digits must agree; for a gradient, relative to its own size or to 1% of the largest one.
+    """
     least = 0.01 * max(map(_largest, expected[1].values()), default=0.0)
     zero = torch.zeros(())
-    for ours, theirs, floor in zip(expected, found, (0.0, least), strict=True):
+    for ours, theirs, floor in zip(expected, actual, (0.0, least), strict=True):
         for what in {**ours, **theirs}:
             one, other = ours.get(what, zero), theirs.get(what, zero)
             size = max(floor, _largest(one))
             off = _largest(one.double() - other.double().to(one.device))
             if math.isfinite(size) and not off <= math.sqrt(eps) * size:
                 raise PpvaeError(
-                    f"{model} cannot be compiled: {what} becomes another one, as no record has torch.no_grad, hooks "
-                    "and gradients of one's own (detach() it has): leave compile out"
+                    f"{model} cannot be compiled: {what} changes, as torch.no_grad, hooks and custom gradients are not "
+                    "recorded (detach() is): remove compile"
                 )
 
 
@@ -97,9 +100,10 @@ def compiled(
     attempt: Callable[[Callable[[Tensor, Values], Tensor]], _Result],
     replacing: Mapping[Any, Callable[..., Tensor]] | None = None,
 ) -> tuple[Callable[[Tensor, Values], Tensor], _Result]:
-    """The function of x and z or φ recorded and compiled, and what `attempt` makes of it, as compiling waits for a run.
+    """The function of x and of z or φ, recorded and compiled, and the result of `attempt` with it.
 
-    Random numbers come from torch's generators, as they do where nothing is compiled.
+    `attempt` runs the function, since torch compiles it only when it is first run. Random numbers come from torch's
+    generators, as they do without compiling.
     """
     name = type(model).__name__
     with pyro.validation_enabled(False):
@@ -110,19 +114,19 @@ def compiled(
             raise
         except Exception as error:
             raise PpvaeError(
-                f"{name} cannot be compiled, its operations depend on values ({require.show(error)}): leave compile out"
+                f"{name} cannot be compiled, its operations depend on values ({require.show(error)}): remove compile"
             ) from error
         try:
             with warnings.catch_warnings():
-                for of_torch in (DeprecationWarning, FutureWarning):  # its own, of itself
+                for of_torch in (DeprecationWarning, FutureWarning):  # torch warns about its own code
                     warnings.simplefilter("ignore", of_torch)
-                # of a forward of its own: a module's would share one cache of few places with all other modules; and
-                # without guards, as shapes and modes are the caller's business
+                # the `forward` of this record has a cache of its own; all modules would share one small cache. Guards
+                # are skipped, since the caller keeps shapes and modes fixed
                 options = {"fallback_random": True, "guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
                 fast = torch.compile(recorded.forward, dynamic=False, options=options)
                 return fast, attempt(fast)
         except Exception as error:
             raise PpvaeError(
                 f"{name} cannot be compiled here ({require.show(error)}): torch.compile needs a C++ compiler; "
-                "or leave compile out"
+                "or remove compile"
             ) from error

@@ -1,8 +1,8 @@
-"""The one primitive: the log-densities of every site of a model/guide pair, per particle and per datapoint.
+"""The log-densities of every site of a model/guide pair, per particle and per datapoint: the one primitive.
 
 Objectives, estimators and checks are arithmetic on these numbers. Shapes: S particles, B datapoints; where
 a discrete guide site is enumerated, its K values become rows (R = S·K), otherwise R = S. Nothing here is
-ever scaled by N/B: totals multiply outside.
+scaled by N/B: the caller scales totals.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ppvae.pair.sites import GRADS, Draws, Grad, ModelRecorder, Site, draw
 class Densities:
     """Log-densities [R, B] in nats; rows weigh exp(log_weight), which sums to 1 over rows.
 
-    Each is computed when first asked for, and kept.
+    Each is computed when it is first used, and kept.
 
     Attributes:
         enumerated: whether rows are values of discrete guide sites rather than draws alone.
@@ -51,14 +51,14 @@ class Densities:
 
     @cached_property
     def site_log_q(self) -> dict[str, Tensor]:
-        """Guide side, a term a site."""
+        """Log-density of each latent under the guide, one term per site."""
         return {name: self._flat(site.log_prob) for name, site in self._q.items()}
 
     @cached_property
     def site_log_prob(self) -> dict[str, Tensor]:
-        """Model side, a term a site: log-prior of each latent, log-likelihood of each observed site.
+        """One term per site of the model: log-prior of each latent, log-likelihood of each observed site.
 
-        Sites that depend on a latent summed out come as one term under their joined names.
+        Sites that depend on a latent that is summed out are one term, under their joined names.
         """
         if self._summed:
             return self._summed_out[2]
@@ -123,9 +123,9 @@ class Densities:
     def kl_sites(self, analytic: bool = True) -> dict[str, Tensor]:
         """The KL term of each guide site [R, B], analytic where that is exact and registered, Monte Carlo elsewhere.
 
-        Site z may be integrated analytically when everything its prior is conditioned on was drawn before
-        it in the guide; in a bottom-up chain only the last layer is. Where the model sums other latents out of
-        the guide's, their terms come as one.
+        The KL term of site z may be integrated analytically when the guide drew everything that z's prior is
+        conditioned on before z; in a bottom-up chain only the last layer meets this. Where the model sums out latents
+        that the guide does not have, the terms of all guide sites are one.
         """
         if self._summed:
             return {"+".join(self._q): self.log_q - self.log_prior}
@@ -136,7 +136,7 @@ class Densities:
 
     @property
     def closed_form(self) -> bool:
-        """Whether no KL term is left to the draws: each is integrated, or its site is enumerated."""
+        """Whether no KL term is estimated from draws: each is integrated, or its site is enumerated."""
         if not self.sampled or self.enumerated:
             return True
         return self._analytic_kl().keys() == self._q.keys()
@@ -158,7 +158,7 @@ class Densities:
         if value.shape == self._shape == self._core:
             return value
         if value.shape == self._core[1:] and self._shape == self._core:
-            return value.expand(self._core)  # the common cases go the short way
+            return value.expand(self._core)  # the common cases, without the general reshaping
         shape = torch.broadcast_shapes(self._shape, value.shape)
         if len(shape) != self._guide_dims + 2 or shape[-2:] != self._core:
             raise PpvaeError(
@@ -189,7 +189,7 @@ def score(model: Callable[[Tensor], Any], x: Tensor, draws: Draws) -> Densities:
         raise PpvaeError(f"site {wrong[0]!r} is latent in the guide and observed in the model")
     if not any(site.observed for site in p.values()):
         raise PpvaeError("the model observes nothing: score x with pyro.sample(..., obs=x)")
-    summed = -recorder.next_dim + draws.next_dim  # how many dims the model enumerated alone
+    summed = -recorder.next_dim + draws.next_dim  # number of dims that only the model enumerated
     return Densities(draws, p, summed, x)
 
 
@@ -215,10 +215,10 @@ def log_densities(
 
     Returns:
         `Densities` of R = S rows, or S·K where a guide site marked infer={"enumerate": "parallel"} has its K
-        values enumerated. A discrete latent that the model has alone must be so marked, and is summed out.
+        values enumerated. A discrete latent that only the model has must be marked in the same way, and is summed out.
 
     Raises:
-        PpvaeError: sites of the two programs that do not match, a scaled site, a shape that does not fit.
+        PpvaeError: the sites of the two programs do not match, a site is scaled, or a shape does not fit.
     """
     if grad not in GRADS:
         raise PpvaeError(f"grad must be one of {', '.join(GRADS)}, got {grad!r}")
@@ -228,22 +228,24 @@ def log_densities(
         num_particles = require.count("num_particles", num_particles)
     draws = draw(posterior, x, num_particles, values, grad)
     for site in draws.sites.values():
-        site.log_prob  # noqa: B018 - what is wrong with the guide is said before the model runs
+        site.log_prob  # noqa: B018 - report an error of the guide before the model runs
     for name, value in (values or {}).items():
         if name not in draws.sites:
-            raise PpvaeError(f"values= names {name!r}, which is no site of the guide")
+            raise PpvaeError(f"values= names {name!r}, which is not a site of the guide")
         event = draws.sites[name].fn.event_shape
         if value.shape[2:] != event:
             raise PpvaeError(f"values[{name!r}] has shape {list(value.shape)}: the guide's event is {list(event)}")
     densities = score(model, x, draws)
-    densities.site_log_prob  # noqa: B018 - and what is wrong with the model, now
+    densities.site_log_prob  # noqa: B018 - report an error of the model now
     return densities
 
 
 def _particles_of(values: Mapping[str, Tensor], batch: int) -> int:
     shapes = {name: tuple(value.shape[:2]) for name, value in values.items()}
     if not shapes or len(set(shapes.values())) != 1 or next(iter(shapes.values()))[1:] != (batch,):
-        raise PpvaeError(f"values= must hold tensors [S, {batch}, *event] of one S; their first two sizes are {shapes}")
+        raise PpvaeError(
+            f"values= must hold tensors [S, {batch}, *event] with the same S; their first two sizes are {shapes}"
+        )
     return next(iter(shapes.values()))[0]
 
 
@@ -264,7 +266,7 @@ def _sum_out(
     free = [name for name in latents if name in q and p[name].log_prob.dim() <= keep]
     log_joint = flat(marginal(list(p)))
     bound = [name for name in latents if name not in free]
-    # log p of the guide's latents with the others summed out; the latter alone sum to 1
+    # log p of the guide's latents, the others summed out; without a latent of the guide they sum to 1
     log_prior = flat(marginal(latents)) if q else torch.zeros_like(log_joint)
     terms = {name: flat(p[name].log_prob) for name in free}
     named = [name for name in bound if name in q]

@@ -25,14 +25,14 @@ from ppvae.randomness import block_seed, forked, reseed
 
 @contextmanager
 def evaluating(pair: Pair) -> Iterator[None]:
-    """Where draws are made: without gradients, and with the caller's random state given back."""
+    """A context for draws: without gradients, and the caller's random state is restored."""
     device = pair.start.device
     with torch.no_grad(), forked(device), pyro.validation_enabled(False), explained(type(pair.model).__name__):
         yield
 
 
 def gather(pair: Pair, size: int, num_draws: int, of: Callable[[Cell], Sequence[Any]], *key: int) -> list[Any]:
-    """`of(cell)` for every cell: tensors [draws, data, …], or dicts of them, each put together as [S, N, …]."""
+    """`of(cell)` for every cell: tensors [draws, data, …], or dicts of them, each joined to [S, N, …]."""
     groups: dict[int, list[Sequence[Any]]] = {}  # first draw → every block of data
     with evaluating(pair):
         for cell in cells(size, num_draws, pair.start.device, *key):
@@ -57,20 +57,20 @@ def guide_values(posterior: Posterior, x: Tensor, index: Tensor) -> dict[str, Te
 
 
 def latents(posterior: Posterior, x: Tensor, index: Tensor) -> dict[str, Tensor]:
-    """The same; raises PpvaeError where q has no latent."""
+    """As `guide_values`; raises PpvaeError where q has no latent."""
     values = guide_values(posterior, x, index)
     if not values:
-        raise PpvaeError("the guide has no latent: there is no q to look at")
+        raise PpvaeError("the guide has no latent, so there is no q to examine")
     return values
 
 
 def names(values: Mapping[str, Tensor]) -> list[str]:
-    """A name a coordinate of the latents {site: [S, B, *event]}."""
+    """One name per coordinate of the latents {site: [S, B, *event]}."""
     return [each for site, value in values.items() for each in numbered(site, value.shape[2:])]
 
 
 def numbered(name: str, shape: Sequence[int]) -> list[str]:
-    """A name a number of an array of this shape: z, z[3] or z[0,2]."""
+    """One name per number of an array of this shape: z, z[3] or z[0,2]."""
     places = itertools.product(*map(range, shape))
     return [f"{name}[{','.join(map(str, place))}]" if place else name for place in places]
 
@@ -86,8 +86,8 @@ class Samples:
 
     Attributes:
         x: drawn values of the observed site [n, *event].
-        mean: mean of the observation model p(x | z) they came from [n, *event], which is what pictures show; x where
-            the distribution has no mean.
+        mean: mean of the observation model p(x | z) that x was drawn from [n, *event]; pictures show it. x where the
+            distribution has no mean.
         latents: site → values [n, ...].
     """
 
@@ -97,8 +97,10 @@ class Samples:
 
 
 def replicate(pair: Pair, posterior: Posterior, x: Tensor, index: Tensor) -> Samples:
-    """One draw of z ~ q(z | x) and of data from p(x | z) for each of the positions `index` [n] in x, from the global
-    generator as it stands."""
+    """One draw of z ~ q(z | x) and of data from p(x | z) for each of the positions `index` [n] in x.
+
+    Random numbers come from the global generator in its present state.
+    """
     rows = x[index]
     known = poutine.trace(posterior.select(index)).get_trace(rows)
     program = poutine.replay(pair.model, trace=known)
@@ -110,7 +112,7 @@ def replicate(pair: Pair, posterior: Posterior, x: Tensor, index: Tensor) -> Sam
 
 
 def samples_in_blocks(pair: Pair, size: int, key: tuple[int, int], block: Callable[[Tensor], Samples]) -> Samples:
-    """`block(index)` for full blocks of positions, so that draws do not depend on how many follow, cut to `size`."""
+    """`block(index)` for full blocks of positions, so that draws do not depend on `size`; cut to `size`."""
     device = pair.start.device
     parts = []
     with torch.no_grad(), forked(device), pyro.validation_enabled(False), explained(type(pair.model).__name__):
@@ -125,7 +127,7 @@ def samples_in_blocks(pair: Pair, size: int, key: tuple[int, int], block: Callab
 
 
 def run_unconditioned(pair: Pair, program: Callable[[Tensor], Any], x: Tensor) -> Samples:
-    """Run a program of x [B, *event] with its observation drawn instead."""
+    """Run a program of x [B, *event], and draw its observation in place of x."""
     sites = sample_sites(poutine.trace(poutine.uncondition(program)).get_trace(x))
     sites = {name: site for name, site in sites.items() if not site["infer"].get("_deterministic")}
     observed = [name for name, site in sites.items() if site["infer"].get("was_observed")]
@@ -135,11 +137,11 @@ def run_unconditioned(pair: Pair, program: Callable[[Tensor], Any], x: Tensor) -
     site = sites.pop(observed[0])
     value = site["value"]
     if value.numel() != x.numel():
-        raise PpvaeError(f"site {observed[0]!r} draws {tuple(value.shape)}, which is no batch of {tuple(x.shape)}")
+        raise PpvaeError(f"site {observed[0]!r} draws {tuple(value.shape)}, not a batch of {tuple(x.shape)}")
     drawn = value.reshape(x.shape).to(x)
     latents = {name: site["value"] for name, site in sites.items()}
     try:
         mean = site["fn"].mean.expand(value.shape).reshape(x.shape).to(x)
     except (NotImplementedError, AttributeError):
         return Samples(drawn, drawn, latents)
-    return Samples(drawn, torch.where(mean.isnan(), drawn, mean), latents)  # as of a Cauchy, or of a Categorical
+    return Samples(drawn, torch.where(mean.isnan(), drawn, mean), latents)  # a Cauchy and a Categorical have a NaN mean

@@ -1,8 +1,8 @@
-"""What q(z | φ) may look like: families for any model, in unconstrained space.
+"""Families of q(z | φ) for any model, in unconstrained space.
 
-Each is made from the local sites of a model and says which local parameters it needs. A joint over several sites is
+Each is made from the local sites of a model and declares its local parameters. A joint over several sites is
 written as q(z¹) q(z² | z¹) …, in the model's own order, so that every site has a distribution of its own; T_s is the
-bijection from ℝⁿ onto the support of site s. The ladder is made from the model itself, and for Gaussian latents alone.
+bijection from ℝⁿ onto the support of site s. The ladder is made from the model itself, and takes Gaussian latents only.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ class LocalSite:
 class Family:
     """q(z | φ) over the latents of a model, and the declaration of its local parameters.
 
-    A family of a file of its own is made from the latents, has `phi`, and is called as a guide.
+    A subclass takes the latents, sets `phi`, and is called as a guide.
 
     Attributes:
         phi: the local parameters.
         net: the weights that q owns, shared by all data, or None.
-        uses_model: whether θ takes part in q; such a family is made from the model and some data x too.
-        differentiable_once: whether the gradients of its draws have none of their own.
+        uses_model: whether q depends on θ; such a family also takes the model and some data x.
+        differentiable_once: whether the gradients of its draws cannot be differentiated again.
     """
 
     catalogue: ClassVar = FAMILIES

@@ -1,4 +1,4 @@
-"""What a user's programs raise, explained in one line."""
+"""Errors of a user's programs, explained in one line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _UNSOUND = (torch.nn.modules.batchnorm._NormBase, torch.nn.modules.dropout._Drop
 
 
 def layers_in_training_mode(model: Model) -> str:
-    """The layers that would make a datum depend on its batch, or on chance, in words; empty if there are none."""
+    """A sentence about the layers that make a datum depend on its batch or on chance; empty if there are none."""
     layers = [f"{n} ({type(m).__name__})" for n, m in model.named_modules() if isinstance(m, _UNSOUND) and m.training]
     if not layers:
         return ""
@@ -24,7 +24,7 @@ def layers_in_training_mode(model: Model) -> str:
 
 @contextmanager
 def explained(name: str, trained: Model | None = None) -> Iterator[None]:
-    """Whatever the programs raise becomes one line that names the model, and layers of `trained` that may be why."""
+    """Turn any error of the programs into one line with the model's name, and layers of `trained` that may cause it."""
     try:
         yield
     except Exception as error:

@@ -18,16 +18,16 @@ from ppvae.pair.local import Local, Phi
 
 
 class FlowFamily(JointFamily):
-    """q(z) = Πₛ T_s # flow_s(· | φ_s, z before s): normalising flows by zuko, conditioned on a context vector φ.
+    """q(z) = Πₛ T_s # flow_s(· | φ_s, z before s): normalising flows of zuko, conditioned on a context vector φ.
 
-    The flow acts on values in units of the prior's moments and starts near a standard Normal there. Its networks are
-    weights that the guide owns, shared by all data; what is local is the context.
+    The flow acts on values in units of the prior's moments and starts near a standard Normal there. The weights
+    of its networks belong to the guide and are shared by all data; only the context is local.
 
     Args:
-        context: numbers in φ for each site.
-        transforms: how many are composed.
+        context: size of the context vector of each site.
+        transforms: the number of transforms that are composed.
         hidden: sizes of the hidden layers of their networks.
-        activation: of these: "relu", "tanh", "elu", "silu", "gelu", "leaky-relu", "softplus" or "sigmoid".
+        activation: of the hidden layers: "relu", "tanh", "elu", "silu", "gelu", "leaky-relu", "softplus" or "sigmoid".
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class FlowFamily(JointFamily):
                 if before:
                     lead = torch.broadcast_shapes(context.shape[:-1], before[0].shape[:-1])
                     context = torch.cat([part.expand(*lead, part.shape[-1]) for part in (context, *before)], -1)
-                # a transform that remembers its last value spares its own draw the way back through the flow
+                # the cached last value spares the inversion of the flow at its own draw
                 loc, scale = phi[f"{site.name}_loc"], phi[f"{site.name}_scale"]
                 units = dist.transforms.AffineTransform(loc, scale, event_dim=1, cache_size=1)
                 z = sample_site(site, shaped(site, dist.TransformedDistribution(ZukoFlow(net, context), [units])))
@@ -75,7 +75,7 @@ class FlowFamily(JointFamily):
 
 
 def inverted(flow: Any) -> nn.Module:
-    """The flow with its direction turned: fast to draw from rather than to score foreign values."""
+    """The inverse flow: fast to draw from, slow to score other values."""
     import zuko
 
     return zuko.flows.Flow([step.inv for step in flow.transform.transforms], flow.base)

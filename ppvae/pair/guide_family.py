@@ -20,7 +20,7 @@ DEFAULT = "mean-field"
 
 
 def set_family(model: Model, x: Tensor, family: str | None = None, options: Mapping[str, Any] | None = None) -> Model:
-    """Give the model its default guide and φ where it declares none, or the family named; returns the same model.
+    """Give the model the named family, or its default guide and φ where it declares none; returns the same model.
 
     Args:
         x: some data [B, *event]; only its shape, and the prior given it, matters.
@@ -29,19 +29,19 @@ def set_family(model: Model, x: Tensor, family: str | None = None, options: Mapp
         options: of the family.
 
     Raises:
-        PpvaeError: half a pair (a guide without phi, or phi without a guide), a latent for which no mean
-            field exists (a count), where the way out is to give a guide, or one that the family named cannot take.
+        PpvaeError: a guide without phi, or phi without a guide; a latent without a mean field (a count), which needs a
+            guide; or a latent that the named family cannot take.
     """
     if model.guide_family is not None or (family is None and overrides(model, "guide")):
         return model
     if family is None and model.phi:
-        raise PpvaeError(f"{type(model).__name__} declares phi and no guide: write guide(x, phi), or drop phi")
-    found = local_sites(model, x)
-    made = make_family(family or DEFAULT, found, dict(options or {}), model, x[:4])
+        raise PpvaeError(f"{type(model).__name__} declares phi and no guide: write guide(x, phi), or remove phi")
+    sites = local_sites(model, x)
+    made = make_family(family or DEFAULT, sites, dict(options or {}), model, x[:4])
     model.guide_family = made
     model.phi = made.phi
     net = made.net
-    # weights of a guide that is not run any more would never learn
+    # the weights of the replaced guide would never learn
     model.guide_modules = () if family is not None else model.guide_modules
     if net is not None:
         model.family_net = net.to(x.dtype if x.is_floating_point() else torch.get_default_dtype())
@@ -53,14 +53,14 @@ def make_family(name: str, sites: list[LocalSite], options: dict[str, Any], mode
     """The family of that name over the sites of a model of data x [B, *event].
 
     Raises:
-        PpvaeError: an unknown name or option, a model without local latents, or with some that the family cannot take.
+        PpvaeError: an unknown name or option, or a model without local latents or with any that the family cannot take.
     """
     cls = FAMILIES[name]
     check_options(name, cls, options, skip=("self", "sites", "model", "x"))
     if not sites:
         if name == DEFAULT:
             return cls(sites)
-        raise PpvaeError(f"family {name!r} needs a local latent, and the model has none: leave family out")
+        raise PpvaeError(f"family {name!r} needs a local latent, and the model has none: remove family")
     if cls.uses_model:
         return cls(sites, model, x, **options)
     return cls(sites, **options)

@@ -17,7 +17,7 @@ from ppvae.pair.model import Model
 from ppvae.pair.sites import marked, sample_sites
 from ppvae.randomness import seeded
 
-#: prior draws behind the starting moments
+#: number of prior draws for the starting moments
 _PRIOR_DRAWS = 1000
 
 
@@ -26,10 +26,10 @@ def local_sites(model: Model, x: Tensor, *, way_out: str = "give a guide") -> li
 
     Args:
         x: some data [B, *event]; only its shape, and the prior given it, matters.
-        way_out: what errors advise.
+        way_out: the advice in error messages.
 
     Raises:
-        PpvaeError: a latent that is discrete and not marked for enumeration, not local, or of a support that changes.
+        PpvaeError: a latent is discrete and not marked for enumeration, is not local, or its support changes.
     """
     batch = x[: min(len(x), 4)]
     with torch.no_grad(), seeded(0, device=x.device):
@@ -53,7 +53,7 @@ def local_sites(model: Model, x: Tensor, *, way_out: str = "give a guide") -> li
             support = _base_support(fn.support)
             if any(b.dim() > len(fn.event_shape) for b in vars(_inner(support)).values() if isinstance(b, Tensor)):
                 raise PpvaeError(
-                    f"the support of latent {name!r} comes with the batch or with another latent, and has no fixed "
+                    f"the support of latent {name!r} depends on the batch or on another latent, and has no fixed "
                     f"bijection: {way_out}"
                 )
             sites.append((name, support, len(fn.event_shape)))
@@ -70,7 +70,7 @@ def _prior_moments(
     out = {}
     for name, support, _ in sites:
         raw = biject_to(support).inv(drawn[name]["value"])
-        # a tail too heavy to have moments (Cauchy) must not decide where inference starts
+        # heavy tails without moments (Cauchy) must not decide where inference starts
         low, mid, high = (raw.quantile(q, dim=0) for q in (0.16, 0.5, 0.84))
         spread = (high - low) / 2
         clipped = raw.clamp(mid - 4 * spread, mid + 4 * spread)

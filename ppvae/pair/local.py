@@ -1,4 +1,4 @@
-"""Local variational parameters φ: one flat unconstrained row a datapoint, read as a dict of tensors."""
+"""Local variational parameters φ: one flat unconstrained row per datapoint, read as a dict of tensors."""
 
 from __future__ import annotations
 

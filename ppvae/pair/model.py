@@ -20,24 +20,24 @@ class Model(nn.Module):
     A subclass writes `model(x)`, a Pyro program with the local latents inside
     `pyro.plate("data", len(x))` at dim -1 and no data-set size. It may add `guide(x, phi)` with the
     declaration of its local parameters `self.phi = {name: Local(start, support)}`; without both the family
-    is a mean field over the sites found by tracing `model`.
+    is a mean field over the sites in a trace of `model`.
 
     A program sees x as [B, *event] and every latent as [S, B, *event], S particles.
 
-    Hooks, each used when a subclass has it:
-        encoder(): a fresh recognition network, x [B, *event] → features [B, H].
+    Hooks, each used where a subclass has it:
+        encoder(): a new recognition network, x [B, *event] → features [B, H].
         guide_modules: names of submodules that belong to the guide (they train and freeze with φ).
         start(x): initialise θ from the training data, once, under the seed.
         log_prob(x): [B], where log p(x) is exact.
-        exact_phi(x): φ of the true posterior under the current θ, where the family holds it.
-        log_penalty(): scalar, log-prior of θ for MAP; enters training as /N and no reported number.
+        exact_phi(x): φ of the true posterior under the current θ, where the family contains it.
+        log_penalty(): scalar, log-prior of θ for MAP; is divided by N in training, and in no reported number.
     """
 
     catalogue: ClassVar = MODELS
     guide_modules: tuple[str, ...] = ()
     #: path/to/file.py:ClassName, where the class was read from a file
     _reference: str | None = None
-    #: constructor arguments as given: what a saved model is made again from
+    #: constructor arguments as given, from which a saved model is made again
     options: dict[str, Any]
 
     start: Callable[[Tensor], None]
@@ -59,8 +59,8 @@ class Model(nn.Module):
         self.guide_family: Family | None = None
 
     def model(self, x: Tensor) -> None:
-        """The generative story of x [B, *event]."""
-        raise PpvaeError(f"{type(self).__name__} has no model(self, x): write its generative story")
+        """The generative process of x [B, *event], a Pyro program."""
+        raise PpvaeError(f"{type(self).__name__} has no model(self, x): write its generative process")
 
     def guide(self, x: Tensor, phi: Phi) -> None:
         """The family q(z | φ); the default is a mean field in unconstrained space."""
@@ -69,7 +69,7 @@ class Model(nn.Module):
         self.guide_family(x, phi)
 
     def encoder(self) -> nn.Module | None:
-        """A fresh recognition network, or None for the default one."""
+        """A new recognition network, or None for the default one."""
         return None
 
     def forward(self, x: Tensor) -> None:
@@ -79,14 +79,14 @@ class Model(nn.Module):
         return Layout(self.phi)
 
     def guide_parameters(self) -> list[nn.Parameter]:
-        """The weights that the guide owns: they go with the variational parameters."""
+        """The weights that the guide owns; they train with the variational parameters."""
         return [p for name in self.guide_modules for p in self.get_submodule(name).parameters()]
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, (nn.Module, nn.Parameter)) and hasattr(type(self), name):
             raise PpvaeError(
-                f"{type(self).__name__}.{name} is a method of the model, and a submodule of that name would be "
-                f"hidden by it: call the submodule something else, such as {name}_net"
+                f"{type(self).__name__}.{name} is a method of the model, which would hide a submodule of that name: "
+                f"call the submodule something else, such as {name}_net"
             )
         super().__setattr__(name, value)
 

@@ -1,4 +1,4 @@
-"""A model with a posterior: what evidence, tasks and diagnostics need."""
+"""A model with a posterior, which evidence, tasks and diagnostics work on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ppvae.pair.posterior import Posterior
 class Pair:
     """A model, its guide and a source of φ, trained here or elsewhere.
 
-    A `Fit` is a pair; another is made from a model and a function, such as an encoder that something else trained.
+    A `Fit` is a pair. Other pairs are made from a model and a function, such as an encoder trained elsewhere.
 
     Args:
         model: the model and its guide, in evaluation mode.
@@ -25,7 +25,7 @@ class Pair:
         event_shape: of one datum.
 
     Attributes:
-        about: what is known of the origin: "inference", "data", "treatment".
+        about: where it comes from: "inference", "data", "treatment".
     """
 
     def __init__(self, model: Model, source: Callable[[Tensor], Phi], event_shape: Sequence[int]) -> None:
@@ -70,7 +70,7 @@ class Pair:
             phi = self._source(x)
         if not isinstance(phi, Mapping):
             raise PpvaeError(f"source(x) must give φ as a dict of tensors, got {type(phi).__name__}")
-        self.layout.pack(phi, len(x))  # refuses entries that are not those declared
+        self.layout.pack(phi, len(x))  # refuses entries other than those declared
         return Posterior(self.model, dict(phi))
 
     def as_input(self, x: Tensor) -> Tensor:
@@ -90,5 +90,5 @@ def require_pair(pair: object) -> None:
     """Refuse what is not a pair."""
     if not isinstance(pair, Pair):
         raise PpvaeError(
-            f"pair must be a ppvae.Pair, such as ppvae.fit or ppvae.load returns, got {type(pair).__name__}"
+            f"pair must be a ppvae.Pair, such as the result of ppvae.fit or ppvae.load, got {type(pair).__name__}"
         )

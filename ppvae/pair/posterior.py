@@ -39,7 +39,7 @@ class Posterior:
     @contextmanager
     def frozen(self) -> Iterator[Posterior]:
         """The same posterior with no gradient to φ nor to the weights that the guide owns."""
-        # in place of the parameters: what says requires_grad_(False) leaves no trace in a record (ppvae.pair.compiled)
+        # detached copies replace the parameters, as requires_grad_(False) is not recorded (ppvae.pair.compiled)
         owned = [
             (module._parameters, name, parameter)
             for top in self.model.guide_modules

@@ -1,4 +1,4 @@
-"""A model's own program run as a guide: what it does until its last latent is drawn."""
+"""A model's own program, run as a guide until its last latent is drawn."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ppvae.randomness import seeded
 
 
 def run_prior(model: Model, x: Tensor, latents: Iterable[str], at: Callable[[Any, dict[str, None]], None]) -> None:
-    """Run the model at x until the last of its latents is drawn: decoder and observation have nothing to add.
+    """Run the model at x until the last of its latents is drawn; decoder and observation are not needed.
 
     Args:
         latents: their names.
-        at: called with the message of each latent before it is drawn, and with the latents that are left, in order.
+        at: called before each latent is drawn, with its message and the latents that are not drawn yet, in order.
     """
     left = dict.fromkeys(latents)
     if not left:
@@ -45,7 +45,7 @@ class _PriorRun(Messenger):
         if is_subsample(msg):
             return
         if msg["is_observed"]:
-            msg["stop"] = True  # a guide observes nothing: handlers outside are not to see it
+            msg["stop"] = True  # a guide has no observation: outer handlers must not see this one
             return
         self.at(msg, self.left)
 
@@ -60,7 +60,7 @@ Replace = Callable[[str, Any, Tensor], Any]
 
 
 class PriorGuide:
-    """What a model's program does until its last latent is drawn, as a guide: no observation, nothing marked.
+    """A model's program up to its last latent, as a guide: no observation, no site marked for enumeration.
 
     Args:
         model: p.

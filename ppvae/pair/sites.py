@@ -1,4 +1,4 @@
-"""What the sites of a program drew, and how dense they are there: the Pyro handlers under `log_densities`."""
+"""The values and log-densities of the sites of a program: the Pyro handlers behind `log_densities`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GRADS: tuple[Grad, ...] = ("full", "path", "score")
 class Site:
     """One sample site of B datapoints; its `log_prob` broadcasts to [*enumerated, S, B].
 
-    A latent is scored when its density is first asked for: nobody asks where its KL term is integrated.
+    A latent is scored when its density is first read; where its KL term is integrated, it never is.
     `weight` is log q(k | φ) of an enumerated guide site, which keeps the gradient to φ in every mode.
     """
 
@@ -40,7 +40,7 @@ class Site:
         if self._log_prob is None:
             try:
                 log_prob = scoring.log_prob(self.fn, self.value)
-            except ValueError as error:  # which does not say where
+            except ValueError as error:  # whose message does not name the site
                 raise PpvaeError(f"site {self.name!r}: {error}") from error
             if log_prob.dim() == 0 or log_prob.shape[-1] != self.batch:
                 raise PpvaeError(
@@ -52,7 +52,7 @@ class Site:
 
 
 def is_subsample(msg: Any) -> bool:
-    """The bookkeeping site that every plate of a stated size brings along."""
+    """Whether the site is the bookkeeping of a plate of a stated size."""
     return type(msg["fn"]).__name__ == "_Subsample"
 
 
@@ -62,7 +62,7 @@ def sample_sites(trace: Any) -> dict[str, Any]:
 
 
 class Recorder(Messenger):
-    """Draws or looks up each latent and keeps its site. Entered first, so plates have done their work."""
+    """Draws or looks up each latent and keeps its site. It is the outermost handler, so plates have run before it."""
 
     def __init__(self, batch: int, first_dim: int) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class Recorder(Messenger):
         if msg["scale"] is not None and not _is_one(msg["scale"]):
             raise PpvaeError(
                 f"site {name!r} is scaled by {msg['scale']}: a plate that subsamples, or poutine.scale, would make "
-                'it no log-density; use pyro.plate("data", len(x)) and multiply outside'
+                'it something else than a log-density; use pyro.plate("data", len(x)) and multiply outside'
             )
         enumerated = False
         if not msg["is_observed"]:
@@ -90,11 +90,11 @@ class Recorder(Messenger):
         if enumerated:
             site.weight = site.log_prob
         if site.observed:
-            site.log_prob  # noqa: B018 - always needed, and here it is known which program is at fault
+            site.log_prob  # noqa: B018 - always needed, and here an error is known to be of this program
         self.sites[name] = site
 
     def resolve(self, msg: Any) -> bool:
-        """Set msg["value"]; True if it now holds every value of the site along a dim of its own."""
+        """Set msg["value"]; True if it holds every value of the site along a new dim."""
         raise PpvaeError("a recorder is either of a guide or of a model")
 
     def enumerate(self, msg: Any) -> None:
@@ -137,14 +137,14 @@ class GuideRecorder(Recorder):
             self.reparameterized = self.reparameterized and fn.has_rsample
             with torch.no_grad():
                 value = fn.sample(extra)
-            msg["value"] = value.detach()  # which a record keeps (ppvae.pair.compiled), as it does not no_grad
+            msg["value"] = value.detach()  # a record keeps detach, not no_grad (ppvae.pair.compiled)
         else:
             msg["value"] = fn.rsample(extra)
         return False
 
 
 class ModelRecorder(Recorder):
-    """Runs a model at the guide's values: scores every site, and enumerates the discrete ones it has alone."""
+    """Runs a model at the guide's values: scores every site, and enumerates the discrete ones that the guide lacks."""
 
     def __init__(self, batch: int, values: Mapping[str, Tensor], first_dim: int) -> None:
         super().__init__(batch, first_dim)
@@ -167,7 +167,7 @@ class ModelRecorder(Recorder):
 
 
 def marked(msg: Any) -> bool:
-    """Whether a site, of a trace or as a message, is to be enumerated."""
+    """Whether a site, of a trace or a message, is marked for enumeration."""
     return msg["infer"].get("enumerate") == "parallel"
 
 
@@ -177,14 +177,14 @@ def _is_one(scale: Any) -> bool:
 
 @dataclass
 class Draws:
-    """What one run of a guide gave: its sites, and the dims that enumeration took."""
+    """The result of one run of a guide: its sites, and the dims that enumeration used."""
 
     sites: dict[str, Site]
     batch: int
     particles: int
     next_dim: int
     reparameterized: bool
-    analytic: bool  # whether the sites' distributions are those of all the draws, gradient included
+    analytic: bool  # whether the sites' distributions, with their gradient, are those of all draws
 
     @classmethod
     def given(cls, values: Mapping[str, Tensor]) -> Draws:
@@ -198,7 +198,7 @@ class Draws:
         return cls(sites, batch, particles, next_dim=-3, reparameterized=True, analytic=False)
 
     def part(self, rows: Tensor, particles: slice) -> Draws:
-        """The datapoints `rows` [A], at some of the particles."""
+        """The draws of the datapoints `rows` [A], at some of the particles."""
         everyone = torch.equal(rows, torch.arange(self.batch, device=rows.device))
 
         def cut(t: Tensor, event_dim: int) -> Tensor:

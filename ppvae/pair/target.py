@@ -1,7 +1,7 @@
-"""log p(x, z) as a function of the continuous latents in unconstrained space, where there are gradients to follow.
+"""log p(x, z) as a function of the continuous latents in unconstrained space, where it has gradients.
 
-A latent z on any support is T(u), u in ℝⁿ, and its density takes the Jacobian along:
-log p(x, u) = log p(x, T(u)) + log |det ∂T/∂u|. Discrete latents that the model marks for it are summed out.
+A latent z on any support is T(u), u in ℝⁿ, and its density has a Jacobian term:
+log p(x, u) = log p(x, T(u)) + log |det ∂T/∂u|. Discrete latents that the model marks for enumeration are summed out.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class Target:
     """
 
     def __init__(self, model: Model, x: Tensor) -> None:
-        """Read the latents off the model at data x [B, *event].
+        """Read the latents from a trace of the model at data x [B, *event].
 
         Raises:
-            PpvaeError: a latent that is discrete and not summed out, not local, or of a support that changes; or none.
+            PpvaeError: a latent is discrete and not summed out, is not local, or its support changes; or there is none.
         """
         self.model = model
         self.sites: list[LocalSite] = local_sites(model, x, way_out="choose a method without gradients")

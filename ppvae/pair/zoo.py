@@ -1,4 +1,4 @@
-"""Models by name, and a user's own `file.py:Class`."""
+"""Models by name, or by a user's own `file.py:Class`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def list_models() -> list[str]:
 
 
 def model_class(name: str) -> type[Model]:
-    """The class behind a zoo name or behind path/to/file.py:ClassName."""
+    """The class of a zoo name or of path/to/file.py:ClassName."""
     if isinstance(name, str) and ":" in name:
         return _from_file(name)
     require.one_of("model", name, MODELS.names(), ", or path/to/file.py:ClassName")
@@ -33,7 +33,7 @@ def model_class(name: str) -> type[Model]:
 
 
 def reference(cls: type[Model]) -> str | None:
-    """What `model_class` finds the class by, or None: a zoo name, or the file that it was read from."""
+    """The name by which `model_class` finds the class: a zoo name, or the file that it was read from; or None."""
     return MODELS.name_of(cls) or cls.__dict__.get("_reference")
 
 
@@ -41,13 +41,13 @@ def create(name: str, **options: Any) -> Model:
     """A model of the zoo (or of path/to/file.py:ClassName) by name.
 
     Raises:
-        PpvaeError: an unknown name, an unknown option, or one the model refuses.
+        PpvaeError: an unknown name, an unknown option, or one that the model refuses.
     """
     return build(name, model_class(name), options)
 
 
 def build(name: str, cls: type[Model], options: Mapping[str, Any]) -> Model:
-    """A model of the class, which goes by that name; raises PpvaeError as `create` does."""
+    """A model of the class, which messages call by that name; raises PpvaeError as `create` does."""
     check_options(name, cls, options)
     try:
         return cls(**options)
@@ -61,8 +61,8 @@ def build_for(name: str, data: Data, options: Mapping[str, Any] | None = None, *
     """A model of the zoo (or of path/to/file.py:ClassName), built for the data; raises PpvaeError as `create` does.
 
     Args:
-        options: of the model; x_dim and likelihood are those of the data where it has them and none is given.
-        seed: of the weights that it starts from.
+        options: of the model; where it has the options x_dim and likelihood and they are not given, those of the data.
+        seed: of the initial weights.
     """
     cls = model_class(name)
     with seeded(seed, device=torch.device("cpu")):
@@ -89,18 +89,18 @@ def _from_file(reference: str) -> type[Model]:
     if not isinstance(cls, type) or not issubclass(cls, Model):
         there = [n for n, c in vars(module).items() if isinstance(c, type) and issubclass(c, Model) and c is not Model]
         raise PpvaeError(f"{path} has no ppvae.Model called {class_name!r}: it has {', '.join(there) or 'none'}")
-    cls._reference = f"{file.resolve()}:{class_name}"  # so that a saved fit finds it again
+    cls._reference = f"{file.resolve()}:{class_name}"  # so that a saved fit can load the class again
     return cls
 
 
 def options_from_data(kind: type[Model], data: Data, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a model, with x_dim and likelihood taken from the data where it has them and none is given."""
+    """The options of a model; where it has x_dim and likelihood and they are not given, they are those of the data."""
     known = option_names(kind)
     out = dict(options)
     size = math.prod(data.event_shape)
     if "x_dim" in known and out.setdefault("x_dim", size) != size:
         raise PpvaeError(
-            f"x_dim is {require.show(out['x_dim'])}, and a datum of {data.name} has {size} numbers: leave x_dim out"
+            f"x_dim is {require.show(out['x_dim'])}, and a datum of {data.name} has {size} numbers: remove x_dim"
         )
     if "likelihood" in known:
         out.setdefault("likelihood", data.likelihood)

@@ -19,9 +19,9 @@ from ppvae.runs.results import Row
 
 
 def bounds(group: Sequence[Line], ax: Axes) -> Axes:
-    """ELBO (open) and log p̂ (filled) of each model and strategy on one treatment, a pair of dots a seed.
+    """ELBO (open) and log p̂ (filled) of each model and strategy on one treatment, one pair of dots per seed.
 
-    The distance between the two is what inference loses; bars are sampling errors.
+    The distance between the two is the loss by inference; bars are sampling errors.
     """
     for y, line in enumerate(reversed(group)):
         tone = colour(line.inference)
@@ -41,10 +41,10 @@ def bounds(group: Sequence[Line], ax: Axes) -> Axes:
 
 
 def comparison(rows: Sequence[Row]) -> Figure:
-    """One panel of `bounds` a data treatment.
+    """One panel of `bounds` per treatment of data.
 
     Raises:
-        PpvaeError: there are no rows.
+        PpvaeError: the list of rows is empty.
     """
     groups = list(lines(rows).values())
     if not groups:
@@ -60,15 +60,15 @@ def comparison(rows: Sequence[Row]) -> Figure:
 def per_datum(one: xr.Dataset, other: xr.Dataset, ax: Axes, *, names: tuple[str, str]) -> Axes:
     """log p̂ of each datum under `other` (up) against `one` (across), with the diagonal and standard errors.
 
-    A point has the colour of the strategy that gives the datum more, and is open where either estimate is not ok. The
-    title has the mean difference ± its standard error over these pairs, data of no density under either left out.
+    A point has the colour of the strategy with the larger estimate, and is open where either estimate is not ok. The
+    title has the mean difference ± its standard error over these pairs, without data whose estimates are not finite.
 
     Args:
         one, other: what `log_marginal` returns for the same data.
         names: of the two strategies.
 
     Raises:
-        PpvaeError: the two are of different numbers of data, or no datum has a finite estimate under both.
+        PpvaeError: the two have different numbers of data, or no datum has a finite estimate under both.
     """
     sizes = one.sizes["datum"], other.sizes["datum"]
     if sizes[0] != sizes[1]:
@@ -89,8 +89,8 @@ def per_datum(one: xr.Dataset, other: xr.Dataset, ax: Axes, *, names: tuple[str,
     ax.axline((float(across[0]), float(across[0])), slope=1, color="0.5", linewidth=1, zorder=0)
     mean = f"{difference.mean():+.3f}".replace("-", "−")
     error = f" ± {difference.std(ddof=1) / math.sqrt(len(difference)):.3f}" if len(difference) > 1 else ""
-    left_out = "" if finite.all() else f" ({(~finite).sum()} data left out)"
-    ax.set_title(f"{names[1]} − {names[0]}: {mean}{error} nats/datum{left_out}")
+    excluded = "" if finite.all() else f" (without {(~finite).sum()} data)"
+    ax.set_title(f"{names[1]} − {names[0]}: {mean}{error} nats/datum{excluded}")
     ax.set_xlabel(f"log p̂(x) under {names[0]} (nats)")
     ax.set_ylabel(f"log p̂(x) under {names[1]} (nats)")
     handles = [Line2D([], [], ls="", marker="o", color=colour(name), label=f"{name} higher") for name in names]
@@ -101,29 +101,29 @@ def per_datum(one: xr.Dataset, other: xr.Dataset, ax: Axes, *, names: tuple[str,
 
 
 def convergence(estimates: Mapping[str, xr.Dataset], ax: Axes, exact: float | None = None) -> Axes:
-    """Mean of log p̂ over data from the first K importance samples, for K up to S; a straight line needed none.
+    """Mean of log p̂ over data from the first K importance samples, for K up to S; exact values are a straight line.
 
-    Markers are open where fewer than half of the data are ok at S: that line cannot be taken to have arrived.
+    Markers are open where fewer than half of the data are ok at S: such a line may not have converged.
 
     Args:
         estimates: strategy → what `log_marginal` returns.
         exact: mean of log p over these data, where it is known.
     """
     doubtful = False
-    for name, found in estimates.items():
-        if "running" not in found:
-            ax.axhline(float(found["log_marginal"].mean()), color=colour(name), linewidth=1.2, label=f"{name}, exact")
+    for name, result in estimates.items():
+        if "running" not in result:
+            ax.axhline(float(result["log_marginal"].mean()), color=colour(name), linewidth=1.2, label=f"{name}, exact")
             continue
-        share = float(found["ok"].mean())
+        share = float(result["ok"].mean())
         doubtful |= share < 0.5
         ax.plot(
-            found["num_draws"].values, found["running"].mean("datum").values, "o-", color=colour(name), ms=4,
+            result["num_draws"].values, result["running"].mean("datum").values, "o-", color=colour(name), ms=4,
             mfc="white" if share < 0.5 else colour(name), linewidth=1.2, label=f"{name}, {share:.0%} of data ok",
         )  # fmt: skip
     if exact is not None:
         ax.axhline(exact, color="black", linestyle="--", linewidth=1, label="exact log p", zorder=0)
     ax.set_xscale("log")
-    ax.set_xlabel("importance samples a datum")
+    ax.set_xlabel("importance samples per datum")
     ax.set_ylabel(f"mean log p̂ (nats/datum{'; open: most data not ok' if doubtful else ''})")
     ax.grid(alpha=0.3)
     ax.legend()

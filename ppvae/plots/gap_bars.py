@@ -15,14 +15,14 @@ from ppvae.runs.gap_means import SplitGap
 
 
 def bars(group: Sequence[SplitGap], ax: Axes) -> Axes:
-    """A bar a line: the approximation gap (full), and the amortization gap (hatched) from its end.
+    """One bar per line: the approximation gap (full), and from its end the amortization gap (hatched).
 
-    Each error bar, at the end of its part, is the standard error of that part alone.
+    The error bar at the end of each part is the standard error of that part alone.
     """
     for y, gap in enumerate(reversed(group)):
         tone = colour(gap.line.inference)
         first, second = gap.approximation, gap.amortization
-        # parts of different signs go to either side of 0
+        # parts of different signs are on different sides of 0
         left = first.mean if first.mean * second.mean > 0 else 0.0
         ax.barh(y, first.mean, height=0.5, color=tone)
         ax.barh(y, second.mean, left=left, height=0.5, facecolor="white", edgecolor=tone, hatch="////", linewidth=1)
@@ -41,10 +41,10 @@ def bars(group: Sequence[SplitGap], ax: Axes) -> Axes:
 
 
 def figure_of_gaps(splits: Mapping[tuple[str, str], Sequence[SplitGap]]) -> Figure:
-    """One panel of `bars` a data treatment.
+    """One panel of `bars` per treatment of data.
 
     Raises:
-        PpvaeError: there are no gaps.
+        PpvaeError: there is nothing to draw.
     """
     groups = list(splits.values())
     if not groups:

@@ -10,32 +10,33 @@ from ppvae.errors import PpvaeError
 from ppvae.plots.colours import MORE_COLOURS, PALETTE
 
 
-def gradient_variance(found: xr.Dataset, ax: Axes) -> Axes:
-    """Variance in φ of each gradient estimator (filled), and what it comes to at equal time (open), on a log axis.
+def gradient_variance(result: xr.Dataset, ax: Axes) -> Axes:
+    """Variance in φ of each gradient estimator (filled), and its variance at equal time (open), on a log axis.
 
-    The open dot is variance × seconds over the seconds of the reference, which is reparam where it is there, else the
-    least noisy: the mean of n estimates has an nth of the variance and costs n times as much. Beside each stand its
-    variance in multiples of the reference's and its seconds; the title compares the reference with the score function,
-    where it is there, else with the noisiest. Bars are standard errors over data.
+    The open dot is variance × seconds / seconds of the reference, since the mean of n estimates has 1/n of the variance
+    and costs n times as much. The reference is reparam if it is present, else the estimator of least variance. The text
+    beside each has its variance in multiples of the reference's and its seconds. The title compares the reference with
+    the score function if it is present, else with the estimator of largest variance. Bars are standard errors over
+    data.
 
     Args:
-        found: what `ppvae.gradient_variance` returns.
+        result: what `ppvae.gradient_variance` returns.
 
     Raises:
-        PpvaeError: no such dataset, or no variance in it that a log axis can show.
+        PpvaeError: another result, or one without a variance that a log axis can show.
     """
-    if not isinstance(found, xr.Dataset) or "variance_phi" not in found:
-        raise PpvaeError("found has no variance_phi: give what ppvae.gradient_variance returns")
-    # exact ones, and those that are not finite, have no place on the axis
-    variance = found["variance_phi"].values
-    found = found.isel(gradient=np.isfinite(variance) & (variance > 0)).sortby("variance_phi", ascending=False)
-    names = [str(name) for name in found["gradient"].values]
+    if not isinstance(result, xr.Dataset) or "variance_phi" not in result:
+        raise PpvaeError("result has no variance_phi: give what ppvae.gradient_variance returns")
+    # a variance of 0 or one that is not finite cannot be shown on the axis
+    variance = result["variance_phi"].values
+    result = result.isel(gradient=np.isfinite(variance) & (variance > 0)).sortby("variance_phi", ascending=False)
+    names = [str(name) for name in result["gradient"].values]
     if not names:
         raise PpvaeError("no estimator has a variance above 0, which a log axis could show")
-    variance, errors, seconds = (found[name].values for name in ("variance_phi", "variance_phi_se", "seconds"))
+    variance, errors, seconds = (result[name].values for name in ("variance_phi", "variance_phi_se", "seconds"))
     base = names.index("reparam") if "reparam" in names else len(names) - 1
     other = names.index("score") if "score" in names else 0
-    for y, unbiased in enumerate(found["unbiased"].values):
+    for y, unbiased in enumerate(result["unbiased"].values):
         tone = PALETTE[0] if unbiased else MORE_COLOURS[0]
         at_equal_time = variance[y] * seconds[y] / seconds[base]
         ax.plot([variance[y], at_equal_time], [y, y], color=tone, linewidth=1, alpha=0.6)
@@ -51,7 +52,7 @@ def gradient_variance(found: xr.Dataset, ax: Axes) -> Axes:
     ax.set_xlabel(
         f"variance of one datum's gradient in φ (nats²)\nfilled: one estimate; open: in the time of {names[base]}"
     )
-    title = f"{found.attrs.get('objective', '')}, {found.attrs.get('num_particles', '?')} draws a datum"
+    title = f"{result.attrs.get('objective', '')}, {result.attrs.get('num_particles', '?')} draws per datum"
     if base != other:
         title = f"{names[other]} has {_times(variance[other] / variance[base])} the variance of {names[base]}\n{title}"
     ax.set_title(title, fontsize="medium")

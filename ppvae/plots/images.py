@@ -13,12 +13,12 @@ from ppvae import require
 from ppvae.errors import PpvaeError
 from ppvae.vision import torchvision
 
-#: side of the smallest flat event that is taken for an image unasked: four numbers are more often a flower
+#: side of the smallest flat event that counts as an image without a given shape: four numbers rarely are one
 _SMALLEST_IMAGE = 8
 
 
 def is_image(event: Sequence[int]) -> bool:
-    """Whether data of this event shape are pictures, when nobody says: [H, W], [1 or 3, H, W], or flat, square, 8×8."""
+    """Whether data of this event shape count as pictures: [H, W], [1 or 3, H, W], or flat and square, from 8×8 on."""
     return _image_shape(event) is not None and (len(event) > 1 or event[0] >= _SMALLEST_IMAGE**2)
 
 
@@ -26,7 +26,7 @@ def image_grid(x: Tensor, ax: Axes, columns: int = 8, shape: Sequence[int] | Non
     """Samples or reconstructions as a grid, row by row; black and white are 0 and 1, or the extremes of other values.
 
     Args:
-        x: images [N, H, W], [N, 1 or 3, H, W], or flat ones, square where `shape` does not say.
+        x: images [N, H, W], [N, 1 or 3, H, W], or flat ones, square where `shape` is None.
         columns: images in a row.
         shape: of one image.
 
@@ -40,20 +40,22 @@ def reconstructions(x: Tensor, recon: Tensor, ax: Axes, columns: int = 8, shape:
     """Rows of originals, each above the row of their reconstructions.
 
     Args:
-        x, recon: as many images each, as `image_grid` has them.
+        x, recon: the same number of images each, in a form that `image_grid` takes.
 
     Raises:
         PpvaeError: they hold no images, or are not of one shape.
     """
     if x.shape != recon.shape:
-        raise PpvaeError(f"x {list(x.shape)} and recon {list(recon.shape)} differ: give as many of each, of one shape")
+        raise PpvaeError(
+            f"x {list(x.shape)} and recon {list(recon.shape)} differ: give the same number of images of one shape"
+        )
     columns = min(require.count("columns", columns), len(x))
     both = _unit(_images(torch.cat([x.to(recon), recon]), shape))
     rows = math.ceil(len(x) / columns)
     blank = both.new_full((rows * columns - len(x), *both.shape[1:]), 0.5)
     paired = [torch.cat([half, blank]).unflatten(0, (rows, columns)) for half in both.chunk(2)]
     _show_grid(torch.stack(paired, 1).flatten(0, 2), ax, columns)
-    step = both.shape[-2] + 1  # make_grid leaves a pixel between
+    step = both.shape[-2] + 1  # make_grid puts one pixel between images
     ax.set_yticks(
         [1 + (both.shape[-2] - 1) / 2 + step * row for row in range(2 * rows)],
         ["data", "reconstruction"] * rows,
@@ -63,7 +65,7 @@ def reconstructions(x: Tensor, recon: Tensor, ax: Axes, columns: int = 8, shape:
 
 
 def _image_shape(event: Sequence[int]) -> tuple[int, ...] | None:
-    """(channels, height, width) of an event, if it is an image."""
+    """(channels, height, width) of an event, or None if it is not an image."""
     if len(event) == 1 and event[0] and math.isqrt(event[0]) ** 2 == event[0]:
         return 1, math.isqrt(event[0]), math.isqrt(event[0])
     if len(event) == 2:
@@ -93,7 +95,7 @@ def unit_images(x: Tensor) -> Tensor:
 
 
 def _unit(images: Tensor) -> Tensor:
-    """Into 0 … 1: unchanged where they are there already, else by their common extremes."""
+    """The images scaled to 0 … 1 by their common extremes; unchanged if they already are in 0 … 1."""
     low, high = float(images.min()), float(images.max())
     return images if low >= 0 and high <= 1 else (images - low) / max(high - low, 1e-12)
 

@@ -12,21 +12,21 @@ from ppvae.errors import PpvaeError
 from ppvae.plots.colours import PALETTE, require_columns
 
 
-def responsibilities(found: xr.Dataset, ax: Axes) -> Axes:
-    """Data as points in the mixture of the components' colours that p(k | x) gives.
+def responsibilities(result: xr.Dataset, ax: Axes) -> Axes:
+    """Data as points, their colours the components' colours weighed by p(k | x).
 
     Data of more than two numbers are shown by their first two principal components.
 
     Args:
-        found: what `ppvae.tasks.clustering.cluster` returns, of two data or more, with two numbers each or more.
+        result: what `ppvae.tasks.clustering.cluster` returns, for at least two data of at least two numbers.
 
     Raises:
-        PpvaeError: data that do not span a plane, or another result.
+        PpvaeError: the data do not span a plane, or another result.
     """
-    require_columns(found, "responsibility", "tasks.clustering.cluster")
-    weights, points = found["responsibility"].values, found["x"].values
+    require_columns(result, "responsibility", "tasks.clustering.cluster")
+    weights, points = result["responsibility"].values, result["x"].values
     if min(points.shape) < 2:
-        raise PpvaeError(f"x {list(points.shape)} spans no plane: give two data at least, of two numbers at least")
+        raise PpvaeError(f"x {list(points.shape)} spans no plane: give at least two data of at least two numbers")
     names = ["x₁", "x₂"]
     if points.shape[1] > 2:
         from sklearn.decomposition import PCA

@@ -10,26 +10,26 @@ from ppvae import require
 from ppvae.plots.colours import OTHER, SEEN, TONE, require_columns
 
 
-def predictive_check(found: xr.Dataset, ax: Axes, statistic: str = "mean") -> Axes:
+def predictive_check(result: xr.Dataset, ax: Axes, statistic: str = "mean") -> Axes:
     """A statistic of the data (line) among those of replicated data sets (histograms).
 
-    A statistic of many numbers is shown with the 90% intervals of its replicates, number by number.
+    A statistic of many numbers is shown with the 90% interval of its replicates for each number.
 
     Args:
-        found: what `posterior_predictive_check` returns.
+        result: what `posterior_predictive_check` returns.
         statistic: one of its statistics, with or without the [i] of one of its numbers.
 
     Raises:
         PpvaeError: an unknown statistic, or another result.
     """
-    require_columns(found, "replicated", "posterior_predictive_check")
-    names = [str(name) for name in found["statistic"].values]
+    require_columns(result, "replicated", "posterior_predictive_check")
+    names = [str(name) for name in result["statistic"].values]
     if statistic not in names:
         many = [name for name in names if name.startswith(f"{statistic}[")]
         if not many:
             require.one_of("statistic", statistic, dict.fromkeys(name.partition("[")[0] for name in names))
-        return _intervals(found.sel(statistic=many), ax, statistic)
-    one = found.sel(statistic=statistic)
+        return _intervals(result.sel(statistic=many), ax, statistic)
+    one = result.sel(statistic=statistic)
     observed = float(one["observed"])
     values = one["replicated"].values
     edges = np.histogram_bin_edges(np.append(values, observed), bins=30)

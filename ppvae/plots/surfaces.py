@@ -10,20 +10,20 @@ from matplotlib.colors import PowerNorm
 from ppvae.plots.colours import require_columns
 
 
-def density(found: xr.Dataset, ax: Axes) -> Axes:
+def density(result: xr.Dataset, ax: Axes) -> Axes:
     """p(x) of data of two numbers as filled contours, with the data.
 
     Args:
-        found: what `ppvae.tasks.density.density_on_grid` returns.
+        result: what `ppvae.tasks.density.density_on_grid` returns.
 
     Raises:
         PpvaeError: another result.
     """
-    require_columns(found, "density", "tasks.density.density_on_grid")
-    p, points, about = found["density"].values.T, found["points"].values, found.attrs
-    # equal steps of √p: in equal steps of p, one narrow peak would hide whatever is broad beside it
+    require_columns(result, "density", "tasks.density.density_on_grid")
+    p, points, about = result["density"].values.T, result["points"].values, result.attrs
+    # equal steps of √p: with equal steps of p, one narrow peak would hide broader ones
     levels = max(p.max(), 1e-300) * np.linspace(0, 1, 13) ** 2
-    contours = ax.contourf(found["x1"], found["x2"], p, levels=levels, norm=PowerNorm(0.5), cmap="Blues")
+    contours = ax.contourf(result["x1"], result["x2"], p, levels=levels, norm=PowerNorm(0.5), cmap="Blues")
     samples = int(about["num_samples"])
     label = f"p̂(x), {samples} importance samples" if samples else "p(x)"
     ax.figure.colorbar(contours, ax=ax, format="%.2g", label=label)

@@ -15,10 +15,10 @@ History = Sequence[Mapping[str, float]]
 
 
 def bound_against_seconds(histories: Mapping[str, Sequence[History]], ax: Axes) -> Axes:
-    """Validation bound against seconds of training, a line a seed.
+    """Validation bound against seconds of training, one line per seed.
 
-    The y axis shows nine tenths of every line's evaluations at least; where first values fall far below these they
-    are cut off, and the axis says so.
+    The y axis shows at least nine tenths of the evaluations of every line; first values far below these are cut off,
+    and the axis says so.
 
     Args:
         histories: strategy → the `Fit.history` of each seed.

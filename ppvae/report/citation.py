@@ -1,4 +1,4 @@
-"""How to cite the library: CITATION.cff in words, as the file itself is not installed."""
+"""How to cite the library: the content of CITATION.cff, as the file itself is not installed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ MESSAGE = (
 
 
 def as_text(release: str | None = None) -> str:
-    """A line for a list of references; of the installed release where none is named."""
+    """A line for a list of references; where `release` is None, for the installed release."""
     return f"{AUTHORS}. {TITLE}. Version {release or version('ppvae')}. Software, {LICENSE}."
 
 
 def as_bibtex(release: str | None = None) -> str:
-    """The same for BibTeX; its braces keep a name whole, and its case."""
+    """The same for BibTeX; double braces keep a name in one part and its case."""
     name, rest = TITLE.split(":", 1)
     return (
         "@software{ppvae,\n"

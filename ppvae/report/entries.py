@@ -1,4 +1,4 @@
-"""The fits of a run, and the page in the making."""
+"""The fits of a run, and the content of a report while it is collected."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CHART_WIDTH = 6.0
 
 @dataclass(frozen=True)
 class Entry:
-    """A fit of the run: its folder, and what it has of results."""
+    """A fit of the run: its folder, and its results where they exist."""
 
     place: Path
     config: dict[str, Any]
@@ -41,7 +41,7 @@ class Entry:
 
     @property
     def label(self) -> str:
-        """What results call the model."""
+        """The name of the model in results."""
         return Path(self.row.model if self.row else str(self.config["name"])).name
 
     @property
@@ -52,7 +52,7 @@ class Entry:
 
 @dataclass
 class Gathered:
-    """The page in the making, and the data sets that it took."""
+    """The page while it is collected, and the data sets that were loaded for it."""
 
     page: Page
     loaded: dict[str, Data] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class Gathered:
     def draw(
         self, name: str, caption: str, paint: Callable[[Axes], object], size: tuple[float, float] = (7, 4.2)
     ) -> None:
-        """One picture."""
+        """Add a picture that `paint` draws."""
         figure = Figure(figsize=size, layout="constrained")
         paint(figure.subplots())
         self.keep(name, caption, figure)
@@ -74,7 +74,7 @@ class Gathered:
         """The data of a fit.
 
         Raises:
-            PpvaeError: they were made in Python, or are gone.
+            PpvaeError: they were made in Python, or no longer exist.
         """
         arguments = data_arguments(config)
         if "name" not in arguments:

@@ -1,4 +1,4 @@
-"""The HTML of a report: one file that needs nothing else; whatever comes from outside is escaped."""
+"""The HTML of a report: one file without external resources; all text from outside is escaped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ppvae.runs.averages import Line
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG with its caption; a wide one is a chart, whose letters a narrow screen must not shrink away."""
+    """A PNG with its caption; a wide one is a chart, which scrolls on a narrow screen so that its text stays large."""
 
     name: str
     caption: str
@@ -25,7 +25,7 @@ class Picture:
 
 @dataclass
 class Page:
-    """What a report says; `scatters` are (caption, HTML)."""
+    """The content of a report; `scatters` are (caption, HTML)."""
 
     title: str
     subtitle: str
@@ -76,7 +76,7 @@ def _list(sentences: Sequence[str], kind: str = "") -> str:
 
 
 def _wide(inside: str, name: str) -> str:
-    """What scrolls within itself, by keyboard too, where the screen is narrow."""
+    """Content that scrolls sideways on a narrow screen, also by keyboard."""
     return f"<div class='wide' tabindex='0' role='region' aria-label='{escape(name)}'>{inside}</div>"
 
 
@@ -90,7 +90,7 @@ def _table(group: Sequence[Line]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Names that are joined by / may be parted on paper."""
+    """The text of a cell; a line may break after a / between names."""
     return escape(text).replace("/", "/<wbr>")
 
 

@@ -1,4 +1,4 @@
-"""Data one by one, as inline SVG: a point shows its datum when the pointer comes near, or when it is focused."""
+"""A scatter plot of data as inline SVG: a point shows its datum when the pointer is close, or when it has focus."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from torch import Tensor
 from ppvae import plots
 from ppvae.runs.results import label
 
-#: points in one picture, so that a page stays small and a pointer finds each
+#: the most points in one picture, so that a page stays small and a pointer can reach each
 MOST = 200
-#: pixels: the longer side of an image as it is kept, and its width as it is shown
+#: pixels: the longer side of a stored image, and its width on the page
 _SIDE, _SHOWN = 48, 112
 #: images in a row of a sprite
 _COLUMNS = 20
-#: values of a datum that is no image, as far as they are told
+#: the most values shown of a datum that is not an image
 _VALUES = 8
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 560, 400, 106, 16, 12, 64
 #: families of one strategy share its colour and differ in shape
@@ -39,7 +39,7 @@ _SHAPES = (
 
 @dataclass(frozen=True)
 class Series:
-    """The evidence of one strategy and family, as a picture names and colours it."""
+    """The evidence of one strategy and family, with its name, colour and shape in a picture."""
 
     name: str
     colour: str
@@ -47,30 +47,30 @@ class Series:
     evidence: xr.Dataset
 
 
-def series(found: Sequence[tuple[str, str | None, xr.Dataset]]) -> list[Series]:
-    """Of (strategy, family, evidence): a colour a strategy, a shape a family."""
-    families = list(dict.fromkeys(family for _, family, _ in found))
+def series(evidence: Sequence[tuple[str, str | None, xr.Dataset]]) -> list[Series]:
+    """The series of (strategy, family, evidence): one colour per strategy, one shape per family."""
+    families = list(dict.fromkeys(family for _, family, _ in evidence))
     return [
         Series(
             label(inference, family),
             plots.colour(inference),
             _SHAPES[families.index(family) % len(_SHAPES)],
-            evidence,
+            one,
         )
-        for inference, family, evidence in found
+        for inference, family, one in evidence
     ]
 
 
 @dataclass(frozen=True)
 class Sprite:
-    """Many small images in one, which a page holds once."""
+    """Many small images joined into one, which a page holds once."""
 
     name: str
     css: str
 
     @classmethod
     def of(cls, name: str, x: Tensor) -> Sprite | None:
-        """The first images of x [N, *event]; None where these are none."""
+        """The first images of x [N, *event]; None where x holds no images."""
         if not plots.is_image(tuple(x.shape[1:])):
             return None
         images = plots.unit_images(x[:MOST])
@@ -94,7 +94,7 @@ class Sprite:
 
 @dataclass(frozen=True)
 class _Axis:
-    """From numbers to places along one side of the picture."""
+    """Maps numbers to positions along one side of the picture."""
 
     low: float
     high: float
@@ -105,8 +105,8 @@ class _Axis:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
     def ticks(self) -> list[float]:
-        found = MaxNLocator(6).tick_values(self.low, self.high)
-        return [float(tick) for tick in found if self.low <= tick <= self.high]
+        ticks = MaxNLocator(6).tick_values(self.low, self.high)
+        return [float(tick) for tick in ticks if self.low <= tick <= self.high]
 
 
 def _axis(values: np.ndarray, start: float, end: float) -> _Axis:
@@ -115,17 +115,17 @@ def _axis(values: np.ndarray, start: float, end: float) -> _Axis:
     return _Axis(low - margin, high + margin, start, end)
 
 
-def scatter(found: Sequence[Series], x: Tensor | None, sprite: Sprite | None, split: str = "test") -> str | None:
-    """What inference loses on each datum, log p − ELBO, against its log p: HTML; None without a finite number.
+def scatter(group: Sequence[Series], x: Tensor | None, sprite: Sprite | None, split: str = "test") -> str | None:
+    """The loss by inference on each datum, log p − ELBO, against its log p, as HTML; None if no number is finite.
 
     Args:
-        found: evidence of the same data, of several rows.
-        x: these data, where they are at hand.
+        group: evidence of the same data, of several rows.
+        x: these data, if they are available.
         sprite: their images, if they are images.
-        split: what they are a part of.
+        split: the split that they are from.
     """
-    most = max(MOST // max(len(found), 1), 1)
-    points = [one.evidence.isel(datum=slice(most)) for one in found]
+    most = max(MOST // max(len(group), 1), 1)
+    points = [one.evidence.isel(datum=slice(most)) for one in group]
     log_p = [evidence["log_marginal"].values for evidence in points]
     lost = [evidence["log_marginal"].values - evidence["elbo"].values for evidence in points]
     finite = [np.isfinite(values) for values in lost]
@@ -140,12 +140,12 @@ def scatter(found: Sequence[Series], x: Tensor | None, sprite: Sprite | None, sp
             for i in np.flatnonzero(finite[k]).tolist()
         )
         + "</g>"
-        for k, (one, evidence) in enumerate(zip(found, points, strict=True))
+        for k, (one, evidence) in enumerate(zip(group, points, strict=True))
     )
     doubtful = any(not evidence["ok"].values[mask].all() for evidence, mask in zip(points, finite, strict=True))
     pixels = f"<div class='pixels {sprite.name}' data-columns='{_COLUMNS}'></div>" if sprite else ""
     return (
-        f"<div class='scatter'>{_legend(found, doubtful)}<svg viewBox='0 0 {_WIDTH} {_HEIGHT}' role='group' "
+        f"<div class='scatter'>{_legend(group, doubtful)}<svg viewBox='0 0 {_WIDTH} {_HEIGHT}' role='group' "
         f"aria-label='log p minus ELBO of each datum against its log p; arrow keys go from datum to datum'>"
         f"{_frame(across, up)}{marks}</svg><div class='tip' hidden aria-hidden='true'>{pixels}<p></p></div></div>"
     )
@@ -176,8 +176,8 @@ def _values(x: Tensor) -> str:
     return f"({', '.join(values)}{', …' if x.numel() > _VALUES else ''})"
 
 
-def _legend(found: Sequence[Series], doubtful: bool) -> str:
-    entries = [(one.shape, one.colour, one.colour, one.name) for one in found]
+def _legend(group: Sequence[Series], doubtful: bool) -> str:
+    entries = [(one.shape, one.colour, one.colour, one.name) for one in group]
     if doubtful:
         entries.append((_SHAPES[0], "white", "#444", "open: weights did not pass, log p is a lower bound"))
     return (
@@ -233,7 +233,7 @@ border-radius:4px;box-shadow:0 2px 8px #0003;pointer-events:none;font-size:.85re
 @media(max-width:40rem){.scatter text{font-size:19px}}
 """
 
-#: the nearest point counts, not just the one that is hit: points overlap, and fingers are wide
+#: the pointer selects the closest point and need not hit it, as points overlap and fingers are wide
 SCRIPT = """
 for (const plot of document.querySelectorAll('.scatter')) {
   const svg = plot.querySelector(':scope > svg'), tip = plot.querySelector('.tip');
@@ -276,7 +276,7 @@ for (const plot of document.querySelectorAll('.scatter')) {
   };
   svg.addEventListener('pointermove', near);
   svg.addEventListener('pointerdown', near);
-  // a finger leaves as soon as it lifts
+  // lifting a finger also makes it leave
   svg.addEventListener('pointerleave', event => event.pointerType === 'touch' || rest());
   document.addEventListener('pointerdown', event => svg.contains(event.target) || rest());
   svg.addEventListener('focusout', hide);

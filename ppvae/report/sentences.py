@@ -10,9 +10,9 @@ from ppvae.runs.averages import Line, is_bound, is_exact, lines, log_marginal
 from ppvae.runs.gap_means import Amount, SplitGap
 from ppvae.runs.results import Row
 
-#: differences of more standard errors than this are called differences
+#: a difference of more standard errors than this is called a difference
 _CLEAR = 2.0
-#: nats/datum; gaps that are surely smaller are not told apart
+#: nats/datum; a gap that is certainly smaller is reported as smaller than this
 _SMALL = 0.01
 
 
@@ -21,7 +21,7 @@ def reading(rows: Sequence[Row], splits: Mapping[tuple[str, str], Sequence[Split
 
     Args:
         rows: of results.json.
-        splits: their gaps, where these were estimated.
+        splits: their gaps, if they were estimated.
     """
     out = []
     for key, group in lines(rows).items():
@@ -54,7 +54,7 @@ def _read_group(group: Sequence[Line]) -> list[str]:
 
 
 def _against(model: str, one: Line, other: Line) -> str:
-    """What the better of two strategies gains in log p, and what it costs."""
+    """The gain in log p by the better of two strategies, and its costs."""
     gain = (one.mean(log_marginal) or 0.0) - (other.mean(log_marginal) or 0.0)
     error = math.hypot(_error_of_mean(one), _error_of_mean(other))
     clear = f"more than {_CLEAR:g}" if gain > _CLEAR * error else f"less than {_CLEAR:g}"
@@ -73,7 +73,7 @@ def _against(model: str, one: Line, other: Line) -> str:
 
 
 def _error_of_mean(line: Line) -> float:
-    """Of the mean over seeds: their spread, or for one seed the sampling error alone."""
+    """The error of the mean over seeds, from their spread; for one seed, the sampling error."""
     spread = line.spread(log_marginal)
     if spread is not None:
         return spread / math.sqrt(len(line.rows))
@@ -81,7 +81,7 @@ def _error_of_mean(line: Line) -> float:
 
 
 def read_gap(gap: SplitGap) -> str:
-    """What the source of φ costs, and what the family does; errors are standard errors over data."""
+    """The loss by the source of φ and by the family; errors are standard errors over data."""
     many = f"{gap.num_data} {gap.line.rows[0].split} data" if gap.num_data > 1 else "one datum"
     bound = " As log p of some of these data is a lower bound, the family may cost more." if gap.bound else ""
     return f"{label(gap.line)}, on {many}: {_costs(gap)}; {_gains(gap.approximation)}.{bound}"
@@ -92,24 +92,24 @@ def _costs(gap: SplitGap) -> str:
     if _negligible(amount):
         return f"{gap.source} costs less than {_SMALL:g} nats/datum"
     if amount.error is None:
-        return f"{gap.source} costs {amount} nats, no error known"
+        return f"{gap.source} costs {amount} nats, with no known error"
     if amount.mean > _CLEAR * amount.error:
         return f"{gap.source} costs {amount} nats/datum"
     if amount.mean < -_CLEAR * amount.error:
-        return f"{gap.source} seems to cost {amount} nats/datum: the search for a better q fell short"
-    return f"what {gap.source} costs cannot be told from nothing ({amount} nats/datum)"
+        return f"{gap.source} seems to cost {amount} nats/datum: the search for a better q did not succeed"
+    return f"the cost of {gap.source} cannot be distinguished from 0 ({amount} nats/datum)"
 
 
 def _gains(amount: Amount) -> str:
     if _negligible(amount):
         return f"a richer family would gain less than {_SMALL:g}"
     if amount.error is None:
-        return f"a richer family would gain up to {amount}, no error known"
+        return f"a richer family would gain up to {amount}, with no known error"
     if amount.mean > _CLEAR * amount.error:
-        return f"a richer family would gain up to {amount}"  # the best q of this one may have been missed by a little
+        return f"a richer family would gain up to {amount}"  # at most: the search may fall short of the best q
     if amount.mean < -_CLEAR * amount.error:
         return f"a richer family seems to gain {amount}: log p is estimated too low"
-    return f"what a richer family would gain cannot be told from nothing ({amount})"
+    return f"the gain by a richer family cannot be distinguished from 0 ({amount})"
 
 
 def _negligible(amount: Amount) -> bool:

@@ -13,13 +13,13 @@ from ppvae.runs.results import Row
 
 
 def _methods(line: Line) -> str:
-    """The methods behind log p, the most frequent first, two of them by name."""
+    """The methods of log p, the most frequent first: two by name, and the number of the others."""
     names = list(dict.fromkeys(name for row in line.rows for name in row.log_marginal_method.split("+")))
     return "/".join(names[:2]) + (f" +{len(names) - 2}" if len(names) > 2 else "")
 
 
 def cells(line: Line) -> dict[str, str]:
-    """What a table says of a line: column → text; the first two are words, the rest numbers."""
+    """The cells of a line of a table: column → text."""
     return {
         "model": Path(line.model).name,
         "inference": line.how,
@@ -39,7 +39,7 @@ def cells(line: Line) -> dict[str, str]:
 
 
 def filled(group: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
-    """Titles and cells of a table, without the gaps where nobody asked for them."""
+    """Titles and cells of a table, without the gaps where they were not estimated."""
     rows = [cells(line) for line in group]
     empty = {name for name in ("family loses", "φ loses") if all(row[name] == "–" for row in rows)}
     titles = [name for name in rows[0] if name not in empty]
@@ -56,13 +56,13 @@ def log_p(line: Line) -> str:
 
 
 def title(group: Sequence[Line]) -> str:
-    """What the numbers of a table are of."""
+    """The title of a table: its data and the number of samples."""
     line, first = group[0], group[0].rows[0]
     return f"{line.data} ({line.treatment}), {first.num_data} {first.split} data, {first.num_samples} samples"
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
-    """One table a data treatment."""
+    """One table per treatment of data."""
     out = []
     for group in lines(rows).values():
         table = Table(
@@ -81,7 +81,7 @@ def tables(rows: Sequence[Row]) -> list[Table]:
 
 
 def fixed(value: float | None, digits: int = 2) -> str:
-    """A number with so many digits, – for none."""
+    """A number with this number of digits; – for None."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 

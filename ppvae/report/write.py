@@ -1,4 +1,4 @@
-"""report.html of a run: one file with the table, the pictures, what they say in words, and how to make it again."""
+"""report.html of a run: one file with tables, pictures, their meaning in words, and how to repeat the run."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ _SHOWN = 32
 
 
 def write_report(run: Path) -> Path:
-    """Write report.html and figures/ of a comparison, or of a fit; they replace the ones before.
+    """Write report.html and figures/ of a comparison or a fit, in place of earlier ones.
 
     Raises:
-        PpvaeError: the directory is no run, or has nothing to report yet.
+        PpvaeError: the directory is not a run, or has no results yet.
     """
     config = read_config(run)
     rows = read_results(run / RESULTS) if (run / RESULTS).is_file() else []
     single = "name" in config
     if not rows and not (single and (run / OUTCOME).is_file()):
         raise PpvaeError(
-            f"{run} has no results yet: ppvae " + ("fit" if single else "compare") + f" --resume {run} goes on"
+            f"{run} has no results yet: ppvae " + ("fit" if single else "compare") + f" --resume {run} continues it"
         )
     places = [run] if single else sorted(path for path in folders(run / FITS) if (path / RESULTS).is_file())
     entries = [Entry.read(place) for place in places]
@@ -64,7 +64,7 @@ def write_report(run: Path) -> Path:
         _warn(page, rows)
     _fits(gathered, entries)
     text = html(page)
-    for picture in page.pictures:  # now that nothing can be refused any more
+    for picture in page.pictures:  # last, after all that can be refused
         with replacing(run / FIGURES / f"{picture.name}.png", sync=False) as scratch:
             scratch.write_bytes(picture.png)
     write_text(run / REPORT, text)
@@ -72,7 +72,7 @@ def write_report(run: Path) -> Path:
 
 
 def _page(run: Path, config: dict[str, Any], rows: Sequence[Row], single: bool) -> Page:
-    """What a page has without pictures."""
+    """The content of a page without pictures."""
     versions = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8")).get("versions", {})
     return Page(
         title=f"{config['name']} · {config['inference']}" if single else "Comparison",
@@ -85,22 +85,22 @@ def _page(run: Path, config: dict[str, Any], rows: Sequence[Row], single: bool) 
 
 
 def _gaps(gathered: Gathered, entries: Sequence[Entry], rows: Sequence[Row]) -> None:
-    """The gaps as bars and in words, with the other words."""
+    """The sentences, and the gaps as bars."""
     judged = {entry.row: entry.evidence for entry in entries if entry.row and entry.evidence is not None}
     splits = split_gaps(judged)
     gathered.page.sentences += reading(rows, splits)
     if splits:
         gathered.keep(
             "gaps",
-            "What inference loses, in two parts: what the best q of the family still misses, and what the encoder (or "
-            "the optimisation of rows) adds to that. Seeds are averaged; error bars and ± are standard errors over "
+            "The loss by inference in two parts: the loss of the best q of the family, and the further loss by the "
+            "encoder (or the optimisation of rows). Seeds are averaged; error bars and ± are standard errors over "
             "data, of each part alone. Where the search for the best q falls short, the first part is too large.",
             figure_of_gaps(splits),
         )
 
 
 def _each_datum(gathered: Gathered, entries: Sequence[Entry]) -> None:
-    """What inference loses on each datum, a picture for each model and data set, at the first seed."""
+    """The loss by inference on each datum: one picture per model and data set, at the first seed."""
     groups: dict[tuple[str, str, str, str], dict[tuple[str, str | None], tuple[int, Entry]]] = {}
     for entry in entries:
         row = entry.row
@@ -111,23 +111,23 @@ def _each_datum(gathered: Gathered, entries: Sequence[Entry]) -> None:
         if how not in group or row.seed < group[how][0]:
             group[how] = (row.seed, entry)
     for (model, data, treatment, split), group in groups.items():
-        found = [(*how, entry.evidence) for how, (_, entry) in group.items() if entry.evidence is not None]
+        evidence = [(*how, entry.evidence) for how, (_, entry) in group.items() if entry.evidence is not None]
         x = _judged_on(gathered, next(iter(group.values()))[1])
         key = repr((data, treatment, split))
         sprites = gathered.page.sprites
         if x is not None and key not in sprites:
             sprites[key] = Sprite.of(f"sprite-{len(sprites)}", x)
-        plot = scatter(series(found), x, sprites.get(key), split)
+        plot = scatter(series(evidence), x, sprites.get(key), split)
         if plot is not None:
             caption = (
-                f"{model} on {Path(data).name}: what inference loses on each datum, against its log p; hover over a "
-                "point, or go from one to the next with the arrow keys, to see its datum."
+                f"{model} on {Path(data).name}: the loss by inference on each datum, against its log p; hover over a "
+                "point, or move between points with the arrow keys, to see its datum."
             )
             gathered.page.scatters.append((caption, plot))
 
 
 def _judged_on(gathered: Gathered, entry: Entry) -> Tensor | None:
-    """The data behind an evidence; None where they are not at hand, as of another data set than the fit's own."""
+    """The data of an evaluation; None where they are not available or not those of the fit."""
     assert entry.row is not None
     try:
         data = gathered.data(entry.config)
@@ -138,20 +138,20 @@ def _judged_on(gathered: Gathered, entry: Entry) -> Tensor | None:
 
 
 def _curves(gathered: Gathered, entries: Sequence[Entry]) -> None:
-    """Bound against seconds, a picture for each model and data set."""
+    """Bound against seconds: one picture per model and data set."""
     groups: dict[tuple[str, str], dict[str, list[Any]]] = {}
     for entry in entries:
         groups.setdefault(entry.key, {}).setdefault(entry.config["inference"], []).append(read_metrics(entry.place))
     for (model, data), histories in groups.items():
         gathered.draw(
             f"training-{_slug(model)}",
-            f"{model} on {Path(data).name}: the validation bound while training; a line a seed.",
+            f"{model} on {Path(data).name}: the validation bound during training; one line per seed.",
             lambda ax, histories=histories: plots.bound_against_seconds(histories, ax),
         )
 
 
 def _evidence(gathered: Gathered, entries: Sequence[Entry]) -> None:
-    """log p̂ per datum of one strategy against another, and against the number of samples, at the first seed."""
+    """log p̂ against the number of samples, and per datum of one strategy against another, at the first seed."""
     first: dict[str, dict[str, tuple[int, xr.Dataset]]] = {}
     for entry in entries:
         if entry.evidence is None:
@@ -160,8 +160,7 @@ def _evidence(gathered: Gathered, entries: Sequence[Entry]) -> None:
         if inference not in group or seed < group[inference][0]:
             group[inference] = (seed, entry.evidence)
     for model, group in first.items():
-        found = {name: estimates for name, (_, estimates) in group.items()}
-        running = {name: estimates for name, estimates in found.items() if "running" in estimates}
+        running = {name: estimates for name, (_, estimates) in group.items() if "running" in estimates}
         if running:
             gathered.draw(
                 f"samples-{_slug(model)}",
@@ -193,7 +192,7 @@ def _fits(gathered: Gathered, entries: Sequence[Entry]) -> None:
             fitted = load(entry.place)
             data = gathered.data(entry.config)
         except PpvaeError as error:
-            gathered.page.warnings.append(f"Pictures of {model} are left out: {error}")
+            gathered.page.warnings.append(f"The report has no pictures of {model}: {error}")
             continue
         _pictures(gathered, model, fitted, data)
 
@@ -240,12 +239,12 @@ def _warn(page: Page, rows: Sequence[Row]) -> None:
                 )
     if len({(row.data, row.treatment) for row in rows}) > 1:
         page.warnings.append(
-            "Log p of different data, or of other treatments of the same data, cannot be compared: each has a table of "
-            "its own."
+            "Log p of different data, or of different treatments of the same data, cannot be compared: each has its "
+            "own table."
         )
     page.warnings.append(
-        "No such diagnostic sees a mode of the posterior that q never visits: k̂ and the effective sample size judge "
-        "the draws there are."
+        "These diagnostics cannot detect a mode of the posterior that q never visits: k̂ and the effective sample size "
+        "judge only the draws that were made."
     )
 
 

@@ -32,7 +32,7 @@ class Line:
         return sum(known) / len(known) if len(known) == len(values) else None
 
     def sampling_error(self, value: Callable[[Row], float | None]) -> float | None:
-        """Of the mean over seeds, from each seed's own standard error."""
+        """The standard error of the mean over seeds, from the standard error of each seed."""
         errors = [value(row) for row in self.rows]
         known = [e for e in errors if e is not None]
         return math.sqrt(sum(e * e for e in known)) / len(known) if len(known) == len(errors) else None
@@ -46,7 +46,7 @@ class Line:
 
 
 def lines(rows: Sequence[Row]) -> dict[tuple[str, str], list[Line]]:
-    """(data, treatment) → its lines, best mean log p first: log p differs by nats between treatments."""
+    """(data, treatment) → its lines, the best mean log p first; log p differs by nats between treatments."""
     ordered = sorted(rows, key=lambda r: (r.data, r.treatment, r.model, r.inference, r.family or "", r.seed))
     out: dict[tuple[str, str], list[Line]] = {}
     for (data, treatment, model, inference, _), group in groupby(
@@ -64,15 +64,15 @@ def _rank(line: Line) -> float:
 
 
 def log_marginal(row: Row) -> float | None:
-    """The key of the ranking."""
+    """log p of a row, by which lines are ranked."""
     return row.log_marginal
 
 
 def is_exact(line: Line) -> bool:
-    """Whether log p is the model's own."""
+    """Whether log p is exact."""
     return line.rows[0].log_marginal_method == "exact"
 
 
 def is_bound(line: Line) -> bool:
-    """Whether log p is no more than a lower bound: the weights of some data did not pass."""
+    """Whether log p is only a lower bound, as the weights of some data did not pass."""
     return any((row.khat_bad_fraction or 0.0) > 0 for row in line.rows)

@@ -21,20 +21,20 @@ def read_evidence(path: Path) -> xr.Dataset:
     """
     try:
         return xr.load_dataset(path, engine="h5netcdf")
-    except Exception as error:  # the libraries below have many ways to find a file damaged
+    except Exception as error:  # the libraries raise many kinds of errors for a damaged file
         raise PpvaeError(f"{path} is damaged: {require.show(error)}") from error
 
 
 def write_evidence(path: Path, estimates: xr.Dataset) -> None:
-    """The estimates of every datum as netCDF."""
+    """Write the estimates of every datum as netCDF."""
     with replacing(path) as scratch:
         estimates.to_netcdf(scratch, engine="h5netcdf")
 
 
 def keep_evidence(run: Path, row: Row, estimates: xr.Dataset, overwrite: bool) -> str:
-    """Keep an evaluation in its run, unless it has one that is not to be overwritten; returns what became of it."""
+    """Keep an evaluation in its run, unless one exists and `overwrite` is False; returns a message."""
     if (run / RESULTS).exists() and not overwrite:
-        return f"{run / RESULTS} is there already and was left alone: --overwrite replaces it, --out writes elsewhere"
+        return f"{run / RESULTS} exists and was not replaced: --overwrite replaces it, --out writes elsewhere"
     write_evidence(run / EVIDENCE, estimates)
     write_results(run / RESULTS, [row], 0.0)
     return f"{run / RESULTS}  {run / EVIDENCE}; next: ppvae report {run}"

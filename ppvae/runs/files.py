@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and free places for them."""
+"""Files that are written completely or not at all, and checks of their paths."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from ppvae.errors import PpvaeError
 
 @contextmanager
 def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
-    """A scratch path beside `path`, which takes its place when the block ends well: nobody reads half a file.
+    """A scratch path beside `path`, which replaces `path` when the block ends without an error.
 
-    Without `sync` that holds when the process is killed, but not when the machine is.
+    A reader never finds half a file. Without `sync` that holds if the process is killed, but not if the machine stops.
 
     Raises:
-        PpvaeError: the disk refuses.
+        PpvaeError: the file cannot be written.
     """
     scratch = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield scratch
         if sync:
-            with scratch.open("rb") as file:  # a name must not reach the disk before its bytes
+            with scratch.open("rb") as file:  # the content must reach the disk before the name
                 os.fsync(file.fileno())
         scratch.replace(path)
     except OSError as error:
@@ -36,16 +36,16 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str, *, sync: bool = True) -> None:
-    """The text in a file, in place of what was there."""
+    """Write the text to a file, in place of its content."""
     with replacing(path, sync=sync) as scratch:
         scratch.write_text(text, encoding="utf-8")
 
 
 def as_folder(path: str | os.PathLike[str]) -> Path:
-    """The path, if a directory can be called that; whether one is there is another question.
+    """The path, if a directory can have it; the directory need not exist.
 
     Raises:
-        PpvaeError: it is no path, or none that the disk can have.
+        PpvaeError: it is not a path, or not one that the disk allows.
     """
     try:
         target = Path(path)
@@ -59,10 +59,10 @@ def as_folder(path: str | os.PathLike[str]) -> Path:
 
 
 def empty_directory(path: str | os.PathLike[str]) -> Path:
-    """A directory that can be made for this run, or stands there empty; nothing is made yet.
+    """A directory that is empty, or does not exist and can be made; it is not made here.
 
     Raises:
-        PpvaeError: something stands there, or no directory can be made there.
+        PpvaeError: the path is not empty, or a directory cannot be made there.
     """
     target = as_folder(path)
     try:
@@ -72,24 +72,26 @@ def empty_directory(path: str | os.PathLike[str]) -> Path:
     except OSError as error:
         raise PpvaeError(f"{require.show(path)} cannot be a run directory: {error.strerror}") from error
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        raise PpvaeError(f"cannot make the run directory {target}: {above} is no folder that you may write to")
+        raise PpvaeError(
+            f"cannot make the run directory {target}: {above} is not a folder that you may write to: choose another"
+        )
     return target
 
 
 def missing_parents(directory: Path) -> list[Path]:
-    """The directory and those above it that are not there yet, innermost first."""
+    """The directory and its parents that do not exist yet, innermost first."""
     return [folder for folder in (directory, *directory.parents) if not folder.exists()]
 
 
 def remove_empty(folders: Iterable[Path]) -> None:
-    """Those of the directories that hold nothing."""
+    """Remove the directories that are empty."""
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()
 
 
 def free_file(path: str | os.PathLike[str], *suffixes: str) -> Path:
-    """A file that is not there yet, in a folder that is.
+    """A path for a new file in an existing folder.
 
     Raises:
         PpvaeError: it exists, its folder does not, or its name ends in none of the suffixes.
@@ -103,10 +105,10 @@ def free_file(path: str | os.PathLike[str], *suffixes: str) -> Path:
 
 
 def new_run_path(kind: str) -> Path:
-    """runs/<kind>-<date>-<time>, with a number behind it if that second is taken; nothing is made yet."""
+    """runs/<kind>-<date>-<time>, with a number added if it exists; it is not made here."""
     stem = f"{kind}-{datetime.now():%Y%m%d-%H%M%S}"
     for number in range(1000):
         path = Path("runs") / (stem if number == 0 else f"{stem}-{number}")
         if not path.exists():
             return path
-    raise PpvaeError("runs/ has no free name left: choose one with run_dir")
+    raise PpvaeError("runs/ has no free name for this second: choose one with run_dir")

@@ -1,9 +1,9 @@
-"""A fit on disk: weights as safetensors, everything else as plain YAML and CSV. Nothing is ever unpickled.
+"""A fit on disk: weights as safetensors, all else as plain YAML and CSV. No file is unpickled.
 
-config.yaml          what repeats the run: `ppvae fit --config config.yaml`
+config.yaml          options that repeat the run: `ppvae fit --config config.yaml`
 metrics.csv          its history
 weights.safetensors  θ, and the encoder or the rows
-fit.yaml             what came out; written last, so that a folder without it is an unfinished run
+fit.yaml             its outcome; written last, so that a folder without it is an unfinished run
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from torch import Tensor
 from ppvae.errors import PpvaeError
 from ppvae.runs.files import as_folder, empty_directory, replacing, write_text
 
-#: of an unfinished run alone
+#: file of an unfinished run
 CHECKPOINT = "checkpoint.pt"
 CONFIG, METRICS, WEIGHTS, OUTCOME = "config.yaml", "metrics.csv", "weights.safetensors", "fit.yaml"
 SCHEMA = 2
-#: of a comparison
+#: files and folders of a comparison
 RESULTS, EVIDENCE, FITS, TUNING = "results.json", "evidence.nc", "fits", "tuning.json"
 
 
-#: of the history; steps and epochs are whole
+#: columns of the history; steps and epochs are whole numbers
 _COLUMNS = ["step", "epoch", "seconds", "train_bound", "valid_bound"]
 _WHOLE: dict[str, type] = {"step": int, "epoch": int}
-#: what `load_data` calls an argument → what a configuration calls it
+#: name of an argument of `load_data` → its name in a configuration
 CONFIG_NAMES = {"name": "data", "seed": "data_seed"}
 
 
@@ -49,16 +49,16 @@ def data_arguments(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_config(directory: Path, command: str, config: dict[str, Any]) -> None:
-    """config.yaml, with the command that takes it."""
+    """Write config.yaml, with the command that reads it."""
     text = yaml.safe_dump({**config, "versions": versions()}, sort_keys=False, allow_unicode=True)
     write_text(directory / CONFIG, f"# repeat: ppvae {command} --config {CONFIG}\n{text}")
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """config.yaml, the versions left out.
+    """The content of config.yaml, without the versions.
 
     Raises:
-        PpvaeError: there is none, or it is no mapping in YAML.
+        PpvaeError: the file does not exist, or is not a mapping in YAML.
     """
     path = as_folder(directory) / CONFIG
     if not path.is_file():
@@ -72,13 +72,13 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of what the numbers of a run depend on."""
-    found = {"ppvae": version("ppvae"), "torch": str(torch.__version__), "python": platform.python_version()}
-    return found | {"threads": str(torch.get_num_threads())}
+    """The versions and the number of threads that the numbers of a run depend on."""
+    known = {"ppvae": version("ppvae"), "torch": str(torch.__version__), "python": platform.python_version()}
+    return known | {"threads": str(torch.get_num_threads())}
 
 
 def write_metrics(directory: Path, history: list[dict[str, float]]) -> None:
-    """metrics.csv: a line an evaluation."""
+    """Write metrics.csv, one line per evaluation."""
     text = StringIO()
     writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -90,13 +90,13 @@ def read_metrics(directory: Path) -> list[dict[str, float]]:
     """The history in metrics.csv, to the last bit.
 
     Raises:
-        PpvaeError: it is missing, cut inside a line, or no table of these columns.
+        PpvaeError: the file is missing or cut inside a line, or has other columns.
     """
     try:
         text = (directory / METRICS).read_text(encoding="utf-8")
         head, *rows = csv.reader(StringIO(text), strict=True)
         if head != _COLUMNS or not text.endswith("\n"):
-            raise ValueError(f"no whole table of {', '.join(_COLUMNS)}")
+            raise ValueError(f"it is not a complete table of {', '.join(_COLUMNS)}")
         return [
             {name: _WHOLE.get(name, float)(value) for name, value in zip(_COLUMNS, row, strict=True)} for row in rows
         ]
@@ -107,7 +107,7 @@ def read_metrics(directory: Path) -> list[dict[str, float]]:
 def write_outcome(
     directory: Path, history: list[dict[str, float]], weights: Mapping[str, Tensor], outcome: Mapping[str, Any]
 ) -> None:
-    """All that training leaves: history, weights, and last what says that it is finished."""
+    """Write the results of training: history, weights, and last the file that marks the run as finished."""
     write_metrics(directory, history)
     kept = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
     with replacing(directory / WEIGHTS) as scratch:
@@ -123,10 +123,10 @@ def write_fit(
     weights: Mapping[str, Tensor],
     outcome: Mapping[str, Any],
 ) -> None:
-    """Write a fit into a directory that does not exist yet, or is empty; it appears whole or not at all.
+    """Write a fit into a directory that does not exist yet, or is empty; it is written completely or not at all.
 
     Raises:
-        PpvaeError: the directory holds something, or cannot be written.
+        PpvaeError: the directory is not empty, or cannot be written.
     """
     target = empty_directory(directory)
     try:
@@ -136,8 +136,8 @@ def write_fit(
             whole.mkdir()
             write_config(whole, "fit", config)
             write_outcome(whole, history, weights, outcome)
-            if target.exists():  # it may be where the user stands: fill it, rather than put another in its place
-                for name in (CONFIG, METRICS, WEIGHTS, OUTCOME):  # in an order that ends with what says "finished"
+            if target.exists():  # it may be the current directory: fill it rather than replace it
+                for name in (CONFIG, METRICS, WEIGHTS, OUTCOME):  # the last one marks it as finished
                     (whole / name).rename(target / name)
             else:
                 whole.rename(target)

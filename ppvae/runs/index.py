@@ -1,4 +1,4 @@
-"""The runs in a folder: what each is, and how far it got."""
+"""The runs in a folder, and the state of each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ppvae.runs.results import Row, read_results
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory in words: what was run, "finished" or how far it got, and its best log p(x)."""
+    """A run directory in words: what was run, "finished" or where it stopped, and its best log p(x)."""
 
     path: Path
     what: str
@@ -28,7 +28,7 @@ def find(folder: str | os.PathLike[str]) -> list[Run]:
     """The runs in a folder, by name.
 
     Raises:
-        PpvaeError: there is no such folder.
+        PpvaeError: the folder does not exist.
     """
     place = Path(folder)
     if not place.is_dir():
@@ -71,15 +71,15 @@ def _fit_state(path: Path) -> str:
 def _comparison_state(path: Path, rows: list[Row]) -> str:
     if (path / "report.html").is_file():
         return f"finished, {len(rows)} rows"
-    begun = len(list((path / FITS).iterdir())) if (path / FITS).is_dir() else 0
-    return f"stopped in row {max(begun, len(rows))}: ppvae compare --resume {path}"
+    started = len(list((path / FITS).iterdir())) if (path / FITS).is_dir() else 0
+    return f"stopped in row {max(started, len(rows))}: ppvae compare --resume {path}"
 
 
 def _best(rows: list[Row]) -> str:
-    found = []
+    best_of = []
     for (data, treatment), group in lines(rows).items():
         best = group[0]
         value = best.mean(lambda row: row.log_marginal)
         if value is not None:
-            found.append(f"{data} ({treatment}) {value:.2f}, {Path(best.model).name} {best.inference}")
-    return "; ".join(found)
+            best_of.append(f"{data} ({treatment}) {value:.2f}, {Path(best.model).name} {best.inference}")
+    return "; ".join(best_of)

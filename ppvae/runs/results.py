@@ -1,4 +1,4 @@
-"""results.json: what a comparison found, a row a fit."""
+"""results.json: the results of a comparison, one row per fit."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def label(inference: str, family: str | None) -> str:
 
 
 def write_results(path: Path, rows: Sequence[Row], seconds: float) -> None:
-    """results.json, schema 1; it is replaced whole, so a reader never meets half a file."""
+    """Write results.json, schema 1; it is replaced at once, so that a reader never finds half a file."""
     document = {
         "schema": SCHEMA,
         "versions": versions(),
@@ -73,7 +73,7 @@ def read_results(path: str | os.PathLike) -> list[Row]:
     """The rows of a results.json.
 
     Raises:
-        PpvaeError: no such file, not JSON, another schema, or rows of other fields.
+        PpvaeError: the file does not exist, is not JSON, or has another schema or rows of other fields.
     """
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -89,7 +89,7 @@ def read_results(path: str | os.PathLike) -> list[Row]:
 
 
 def has_rows(path: Path, rows: Sequence[Row]) -> bool:
-    """Whether the file begins with these rows."""
+    """Whether these rows are the first of the file."""
     try:
         return path.is_file() and read_results(path)[: len(rows)] == rows
     except PpvaeError:
@@ -97,7 +97,7 @@ def has_rows(path: Path, rows: Sequence[Row]) -> bool:
 
 
 def read_seconds(path: Path) -> float:
-    """How long the comparison has taken so far; 0 where nobody says."""
+    """The seconds of the comparison so far; 0 if the file does not have them."""
     try:
         return require.positive("seconds", json.loads(path.read_text(encoding="utf-8"))["seconds"], zero=True)
     except (OSError, LookupError, TypeError, ValueError):
@@ -105,10 +105,10 @@ def read_seconds(path: Path) -> float:
 
 
 def one_row(path: Path) -> Row:
-    """The row of a results.json that has just one.
+    """The row of a results.json that has exactly one.
 
     Raises:
-        PpvaeError: as `read_results`, and where there are none or several.
+        PpvaeError: as `read_results`, or the file has no row or several.
     """
     rows = read_results(path)
     if len(rows) != 1:

@@ -1,4 +1,4 @@
-"""Which component of a mixture each datum comes from."""
+"""The component of a mixture that each datum belongs to."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def cluster(pair: Pair, x: Tensor) -> xr.Dataset:
         Dataset: responsibility [datum, component], component_of [datum], x [datum, feature].
 
     Raises:
-        PpvaeError: a model without responsibilities, or data that it cannot take.
+        PpvaeError: the model has no responsibilities, or x is invalid.
     """
     require_pair(pair)
     if not has_components(pair.model):

@@ -32,40 +32,42 @@ def to_datatree(
     evidence: xr.Dataset | None = None,
     seed: int = 0,
 ) -> xr.DataTree:
-    """Draws of q(z | x) and what goes with them, as an ArviZ `DataTree`.
+    """Draws of q(z | x) with predictive draws, data and log-densities, as an ArviZ `DataTree`.
 
-    The draws are independent: one chain, and diagnostics of Markov chains say nothing about them. They are of q, not
-    weighted: `sample_stats.log_weight` is log p(x, z) − log q(z | x), should they be. A latent that the model sums out
-    by itself is drawn from its exact conditional. log_likelihood is log p(x | z) at each datum's own z, no predictive
-    density: leave-one-out estimates made of it are of no use.
+    The draws are independent and form one chain, for which diagnostics of Markov chains have no meaning. They are draws
+    of q without weights; `sample_stats.log_weight` is log p(x, z) − log q(z | x), with which they can be weighed. A
+    latent that the model sums out by itself is drawn from its exact conditional. log_likelihood is log p(x | z) at each
+    datum's own z. It is not a predictive density, so that leave-one-out estimates from it are not valid.
 
     Args:
-        fit: a trained pair.
+        pair: a trained pair.
         x: data [N, *event].
-        index: the positions of x in the training set, where q is to be what training left there; without, φ is inferred
-            afresh.
-        num_draws: of q, for each datum.
-        evidence: what `log_marginal` returned for the same x; by default it is asked with its own defaults and `seed`.
-        seed: of the draws, which depend on it and on the position of a datum in x; the caller's random state is left
-            alone.
+        index: the positions of x in the training set, to use q as training left it; where None, φ is inferred again.
+        num_draws: draws of q for each datum.
+        evidence: the result of `log_marginal` for the same x; where None, it is computed with its defaults and `seed`.
+        seed: of the draws, which depend on it and on the position of a datum in x; the caller's random state is
+            restored.
 
     Returns:
         DataTree, with dims chain, draw, datum, and <name>_dim_0 … for the dimensions of a site: groups `posterior`
         (every latent), `posterior_predictive` and `observed_data` (the observed site), `log_likelihood` (nats),
         `sample_stats` (log_weight, and over datum every column of `evidence`). `tree.to_netcdf(path,
-        engine="h5netcdf")` keeps it, `xarray.open_datatree` reads it.
+        engine="h5netcdf")` writes it, `xarray.open_datatree` reads it.
 
     Raises:
-        PpvaeError: as `reconstruct`, num_draws out of range, evidence of other data, or a model without any latent.
+        PpvaeError: as `reconstruct`, or num_draws is out of range, evidence is of other data, or the model has no
+            latent.
     """
     require_pair(pair)
     require.count("num_draws", num_draws)
     require.count("seed", seed, least=0)
     x = pair.as_input(x)
     if evidence is not None and (not isinstance(evidence, xr.Dataset) or "log_marginal" not in evidence):
-        raise PpvaeError(f"evidence must be what ppvae.log_marginal returns, got {type(evidence).__name__}")
+        raise PpvaeError(f"evidence must be the result of ppvae.log_marginal, got {type(evidence).__name__}")
     if evidence is not None and evidence.sizes["datum"] != len(x):
-        raise PpvaeError(f"evidence is of {evidence.sizes['datum']} data and x of {len(x)}: give that of the same data")
+        raise PpvaeError(
+            f"evidence is of {evidence.sizes['datum']} data and x of {len(x)}: give the evidence of the same data"
+        )
     posterior = pair.posterior(x, index, seed=seed)
     latents, predicted, log_likelihood, log_weight, observed = _draws(pair, posterior, x, num_draws, seed)
     if evidence is None:
@@ -112,10 +114,10 @@ def _draws(
         values = {name: cell.cut(value) for name, value in drawn.latents.items()}
         mine = posterior.select(index)
         known = {name: values[name] for name in guide_values(mine, x[index], torch.arange(1, device=x.device))}
-        # a guide without latents has nothing to be scored at
-        found = log_densities(pair.model, mine, x[index], cell.draws.stop - cell.draws.start, known or None)
-        observed[:] = [name for name, site in found._p.items() if site.observed]
-        return [values, cell.cut(drawn.x), found.log_likelihood, found.log_ratio]
+        # a guide without latents has no values to be scored at
+        densities = log_densities(pair.model, mine, x[index], cell.draws.stop - cell.draws.start, known or None)
+        observed[:] = [name for name, site in densities._p.items() if site.observed]
+        return [values, cell.cut(drawn.x), densities.log_likelihood, densities.log_ratio]
 
     values, predicted, log_likelihood, log_weight = gather(pair, len(x), num_draws, of, seed, _STREAM)
     return values, predicted, log_likelihood, log_weight, observed[0]

@@ -14,17 +14,17 @@ from ppvae.tasks.clustering import cluster, has_components
 
 
 def write_scores(path: Path, estimates: xr.Dataset, pair: Pair, data: Data, split: str) -> None:
-    """The estimates of every datum as a table of text; log_marginal is an outlier score, the lower the stranger.
+    """Write the estimates of every datum as a .csv table; a low log_marginal marks an outlier.
 
-    Columns: row (counted from 0, in the file where that was split here), those of the estimates, and for a mixture
-    cluster and its probability p(k | x).
+    Columns: row (from 0; in the file, if it was split here), those of the estimates, and for a mixture cluster and
+    its probability p(k | x).
     """
     table = estimates[[name for name, column in estimates.items() if column.dims == ("datum",)]].to_dataframe()
     row = positions(data, split)
     table.insert(0, "row", (row.sort().values if split == ALL else row)[: len(table)].numpy())
     if has_components(pair.model):
-        found = cluster(pair, observations(data, split, len(table)))
-        table["cluster"] = found["component_of"].values
-        table["cluster_probability"] = found["responsibility"].max("component").values
+        clusters = cluster(pair, observations(data, split, len(table)))
+        table["cluster"] = clusters["component_of"].values
+        table["cluster_probability"] = clusters["responsibility"].max("component").values
     with replacing(path) as scratch:
         table.to_csv(scratch, index=False)

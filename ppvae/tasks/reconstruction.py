@@ -18,15 +18,14 @@ def reconstruct(pair: Pair, x: Tensor, index: Tensor | None = None, *, seed: int
     A discrete latent that the model sums out by itself is drawn from its exact conditional p(k | x, z).
 
     Args:
-        fit: a trained pair.
+        pair: a trained pair.
         x: data [N, *event].
-        index: the positions of x in the training set, where q is to be what training left there; without, φ is inferred
-            afresh.
-        seed: of the draws, which depend on it and on the position of a datum in x; the caller's random state is left
-            alone.
+        index: the positions of x in the training set, to use q as training left it; where None, φ is inferred again.
+        seed: of the draws, which depend on it and on the position of a datum in x; the caller's random state is
+            restored.
 
     Raises:
-        PpvaeError: as `sample`, and x or index as `log_marginal` refuses them.
+        PpvaeError: as `sample`, or x or index is invalid as in `log_marginal`.
     """
     require_pair(pair)
     require.count("seed", seed, least=0)

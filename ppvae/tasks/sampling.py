@@ -15,17 +15,17 @@ def sample(pair: Pair, num_samples: int = 64, *, seed: int = 0) -> Samples:
     """Draw data from p(z) p(x | z).
 
     Args:
-        fit: a trained pair.
-        num_samples: n. The first of more samples are the samples of fewer.
-        seed: of the draws; the caller's random state is left alone.
+        pair: a trained pair.
+        num_samples: n. A larger n keeps the samples of a smaller one and adds to them.
+        seed: of the draws; the caller's random state is restored.
 
     Raises:
-        PpvaeError: arguments out of range, a model that does not observe exactly one site, or one whose observed site
-            is not of the data's size.
+        PpvaeError: an argument is out of range, the model does not observe exactly one site, or its observed site has
+            another size than the data.
     """
     require_pair(pair)
     require.count("num_samples", num_samples)
     require.count("seed", seed, least=0)
-    # a model may look at the length and the device of x, and no further
+    # a model may use only the length and the device of x
     x = pair.start.new_zeros(DATA_BLOCK, *pair.event_shape)
     return samples_in_blocks(pair, num_samples, (seed, _STREAM), lambda index: run_unconditioned(pair, pair.model, x))

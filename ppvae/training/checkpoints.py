@@ -1,7 +1,7 @@
-"""Where an unfinished run got to: a fit that is stopped at any step and resumed ends as one left alone.
+"""The state of an unfinished run: a fit that is stopped at any step and resumed ends like one that is not stopped.
 
-On a CPU with as many threads, weights and history are then the same to the last bit. The file opens through
-`torch.load(weights_only=True)` alone: tensors, numbers, words, lists and mappings.
+On a CPU with the same number of threads, weights and history are then the same to the last bit. The file is read with
+`torch.load(weights_only=True)`: it holds only tensors, numbers, words, lists and mappings.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from ppvae.training.loop import Training
 
 
 class Checkpoints:
-    """Called after each step: writes checkpoint.pt now and then, at once when interrupted, and metrics.csv as it grows.
+    """Called after each step: writes checkpoint.pt from time to time and on Ctrl-C, and metrics.csv as it grows.
 
     Args:
         directory: of the run.
-        seconds: between two checkpoints.
+        seconds: the time between two checkpoints.
     """
 
     def __init__(self, directory: Path, seconds: float) -> None:
@@ -47,24 +47,24 @@ class Checkpoints:
             )
 
     def write(self, training: Training) -> None:
-        """checkpoint.pt, in place of the one before."""
+        """Write checkpoint.pt, in place of the last one."""
         with replacing(self.directory / CHECKPOINT) as scratch:
             torch.save(training.state(), scratch)
         self.steps = training.steps
 
     def restore(self, training: Training) -> None:
-        """Take up the run where its last checkpoint left it.
+        """Continue the run from its last checkpoint.
 
         Raises:
-            PpvaeError: the file is damaged, needs more than tensors and plain values, or is of another run.
+            PpvaeError: the file is damaged, holds more than tensors and plain values, or belongs to another run.
         """
         path = self.directory / CHECKPOINT
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # of the disk, of the archive, of what is in it
+        except Exception as error:  # errors of the disk, of the archive, or of its contents
             raise PpvaeError(
-                f"{path} is missing or damaged, or holds more than tensors and plain values, and is not opened: remove "
-                f"{self.directory} and start anew"
+                f"{path} is missing or damaged, or holds more than tensors and plain values: remove "
+                f"{self.directory} and start again"
             ) from error
         try:
             threads = state["threads"]
@@ -73,13 +73,13 @@ class Checkpoints:
             why = " ".join(str(error).split())[:200]
             raise PpvaeError(
                 f"{path} is damaged or of another model ({type(error).__name__}: {why}): remove {self.directory} and "
-                "start anew"
+                "start again"
             ) from error
         self.lines, self.steps = len(training.result.history), training.steps
         if threads != torch.get_num_threads():
             warnings.warn(
-                f"the run began with {threads} threads and goes on with {torch.get_num_threads()}: its last digits may "
-                "differ from those of a run left alone",
+                f"the run started with {threads} threads and continues with {torch.get_num_threads()}: its last digits "
+                "may differ from those of a run that is not stopped",
                 stacklevel=2,
             )
 

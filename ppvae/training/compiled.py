@@ -17,25 +17,25 @@ from ppvae.variational.estimator import Estimator
 
 
 class CompiledEstimate:
-    """What `Estimator.estimate` gives per datum [B], with its gradient, for batches of one size.
+    """The result of `Estimator.estimate` per datum [B], with its gradient, for batches of one size.
 
-    The first call runs the pair as it is written too, on the same draws, and holds value, gradients and buffers
-    against each other: what changes a gradient alone (`torch.no_grad`, a hook, an autograd.Function) is not recorded.
+    The first call also runs the pair as it is written, on the same draws, and compares values, gradients and buffers:
+    code that only changes a gradient (`torch.no_grad`, a hook, an autograd.Function) is not recorded.
 
     Raises:
-        PpvaeError: the pair cannot be recorded, gives other gradients then, or there is no C++ compiler.
+        PpvaeError: the pair cannot be recorded, its record has other gradients, or the machine has no C++ compiler.
     """
 
     def __init__(self, estimator: Estimator, model: Model, num_particles: int, batch_size: int) -> None:
         for part in (estimator.goal, estimator.rule):
             if part.unrecorded is not None:
                 what, why = part.unrecorded
-                raise PpvaeError(f"{what} {why}, which no record has: leave compile or {what} out")
+                raise PpvaeError(f"{what} {why}, which cannot be compiled: remove compile or {what}")
         self.estimator, self.model, self.num_particles, self.batch_size = estimator, model, num_particles, batch_size
         self._fast: Callable[[Tensor, Phi], Tensor] | None = None
 
     def takes(self, estimator: Estimator, x: Tensor) -> bool:
-        """Whether it stands for that estimator at that x; an epoch's last, smaller batch runs as it is written."""
+        """Whether it can replace that estimator at that x; an epoch's last, smaller batch runs as it is written."""
         return estimator == self.estimator and len(x) == self.batch_size
 
     def __call__(self, x: Tensor, phi: Phi) -> Tensor:
@@ -53,14 +53,14 @@ class CompiledEstimate:
         buffers = dict(self.model.named_buffers())
         before = {name: buffer.clone() for name, buffer in buffers.items()}
 
-        def begin_again() -> None:
-            """Running statistics are to see a batch once."""
+        def restore_buffers() -> None:
+            """Running statistics must count a batch once."""
             with torch.no_grad():
                 for name, buffer in buffers.items():
                     buffer.copy_(before[name])
 
         def run(function: Callable[[Tensor, Phi], Tensor]) -> Outcome:
-            begin_again()
+            restore_buffers()
             with forked(x.device):
                 total = function(x, leaves).sum()
             gradients = (
@@ -74,7 +74,7 @@ class CompiledEstimate:
             }
 
         expected = run(self._as_written)
-        fast, found = compiled(self.model, self._as_written, x, leaves, run)
-        begin_again()
-        require_same(type(self.model).__name__, expected, found, precision_of(x))
+        fast, actual = compiled(self.model, self._as_written, x, leaves, run)
+        restore_buffers()
+        require_same(type(self.model).__name__, expected, actual, precision_of(x))
         return fast

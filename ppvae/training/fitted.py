@@ -40,14 +40,14 @@ class Fit(Pair):
     Attributes:
         model: a trained copy of the model, in evaluation mode.
         strategy: the source of φ.
-        settings: how it was trained, each None that has a value filled in.
+        settings: how it was trained, with a value in place of each None where one was chosen.
         data: what it was trained on.
-        history: one entry an evaluation: step, epoch, seconds, train_bound, valid_bound (nats/datum; of the first
+        history: one entry per evaluation: step, epoch, seconds, train_bound, valid_bound (nats/datum; of at most
             1,000 validation data where each needs a row of its own).
         stopped: why training ended: "epochs", "steps", "seconds" or "patience".
-        seconds: of training, validation left out.
-        init: where the fit is kept that this one started from, "a fit in Python", or None.
-        directory: absolute path of where the fit is kept, or None.
+        seconds: of training, without validation.
+        init: the folder of the fit that this one started from, "a fit in Python", or None.
+        directory: absolute path of the folder of the fit, or None.
     """
 
     model: Model
@@ -81,34 +81,36 @@ class Fit(Pair):
         return {"inference": self.settings.inference, "data": self.data.name, "treatment": self.data.treatment}
 
     def estimator(self) -> Estimator:
-        """What was maximised, schedules at their end, and how its gradient was estimated."""
+        """The objective, with beta at its end value, and the estimator of its gradient."""
         settings = self.settings
         return Estimator(settings.objective, settings.gradient, settings.kl, settings.beta)
 
     def bound(self, x: Tensor) -> Bound:
-        """The objective at data x, with draws enough to optimise φ of each datum by."""
+        """The objective at data x, with enough draws to optimise φ of each datum."""
         estimator, particles = self.estimator().plain(), self.settings.num_particles
-        if estimator.goal.mean_over_draws:  # of other objectives the number of draws is a part
+        if estimator.goal.mean_over_draws:  # other objectives depend on the number of draws
             particles = max(particles, INFER_PARTICLES)
         return Bound(self.model, x, estimator, particles)
 
     def posterior(self, x: Tensor, index: Tensor | None = None, *, seed: int = 0) -> Posterior:
         """q(z | φ) for data x [B, *event].
 
-        With `index` [B], φ is what training left at those rows of the training set; without, it is inferred
-        afresh, with θ frozen: by the encoder, or by optimising rows of its own until each has converged.
+        With `index` [B], φ is that of those rows of the training set, as training left it. Without, it is inferred
+        again with θ frozen: by the encoder, or by optimising new rows until each has converged.
         """
         x = self.as_input(x)
         if index is None:
             bound = self.bound(x)
-            with pyro.validation_enabled(False):  # as in training, it costs a fifth and finds nothing new
+            with pyro.validation_enabled(False):  # validation costs a fifth and has been done in training
                 return self.strategy.infer(x, bound, seed=block_seed(seed, _STREAM_INFER))
         try:
             index = torch.as_tensor(index, device=x.device)
         except (TypeError, ValueError, RuntimeError) as error:
             raise PpvaeError(f"index must hold {len(x)} whole numbers, got {require.show(index)}") from error
         if index.shape != (len(x),) or index.is_floating_point() or index.dtype == torch.bool:
-            raise PpvaeError(f"index must hold {len(x)} whole numbers, one a datapoint, got shape {tuple(index.shape)}")
+            raise PpvaeError(
+                f"index must hold {len(x)} whole numbers, one per datapoint, got shape {tuple(index.shape)}"
+            )
         if len(index) and not 0 <= int(index.min()) <= int(index.max()) < self.data.num_data:
             raise PpvaeError(f"index must lie in 0 … {self.data.num_data - 1}, the rows of the training set")
         with torch.no_grad():
@@ -119,7 +121,7 @@ class Fit(Pair):
         return sum(p.numel() for module in (self.model, self.strategy) for p in module.parameters())
 
     def config(self) -> dict[str, Any]:
-        """What repeats the run, in the words of the command line; the data are null where they were made in Python.
+        """The options that repeat the run, named as on the command line; data made in Python are null.
 
         Raises:
             PpvaeError: the model or the strategy has an option that is not a plain value.
@@ -144,7 +146,7 @@ class Fit(Pair):
         return nn.ModuleDict({"model": self.model, "strategy": self.strategy}).state_dict()
 
     def outcome(self) -> dict[str, Any]:
-        """What was fitted to and how training ended, in plain values."""
+        """The data of the fit and how training ended, in plain values."""
         return {
             "data": self.data.name,
             "treatment": self.data.treatment,
@@ -158,6 +160,6 @@ class Fit(Pair):
         """Write the fit into a new directory: weights as safetensors, the rest as YAML; `ppvae.load` reads it.
 
         Raises:
-            PpvaeError: the directory holds something, or the model has an option that is not a plain value.
+            PpvaeError: the directory is not empty, or the model has an option that is not a plain value.
         """
         write_fit(directory, self.config(), self.history, self.weights(), self.outcome())

@@ -1,4 +1,4 @@
-"""Training a pair from one call."""
+"""Training of a pair in one call."""
 
 from __future__ import annotations
 
@@ -41,24 +41,25 @@ def fit(
     """Train a pair under one inference strategy.
 
     Args:
-        model: the pair; it is copied, and the argument left alone. Or the name of a model, or path/to/file.py:Class,
-            which is built for the data. Or a fit to continue from, under the same or another strategy: θ starts where
-            it ended, rows at its posterior of each datum, an encoder at its encoder.
+        model: the pair, which is copied and does not change. Or the name of a model, or path/to/file.py:Class, which is
+            built for the data. Or a fit to continue from, under the same or another strategy: θ starts at its θ, rows
+            at its φ of each datum, an encoder at its encoder.
         data: a `Data`, or what `load_data` takes.
-        settings: a `Settings`, or a mapping of its options; single options given beside it replace its own.
-        run_dir: a new directory to keep the run in while it is made; `ppvae.load` reads it when it is finished.
-        resume: continue the run in run_dir, which must be of these same arguments, where it stopped; on a CPU with as
-            many threads it ends as if it had not. A finished one is loaded, one that has not started is started.
+        settings: a `Settings`, or a mapping of its options; single options in the call replace those in it.
+        run_dir: a new directory that keeps the run while it trains; `ppvae.load` reads it when it is finished.
+        resume: continue the run in run_dir, which must have the same arguments, where it stopped; on a CPU with the
+            same number of threads it ends as if it had not stopped. A finished run is loaded, a run that has not
+            started is started.
         progress: show a progress bar; where None, only on a terminal.
         loggers: of Lightning, one or several, such as lightning_fabric.loggers.TensorBoardLogger("runs"): each gets
-            train_bound, valid_bound (nats/datum) and seconds at every evaluation. (run_dir has them in metrics.csv.)
-        checkpoint_seconds: between two checkpoints; Ctrl-C makes one at once.
+            train_bound, valid_bound (nats/datum) and seconds at every evaluation. (metrics.csv has them, too.)
+        checkpoint_seconds: the time between two checkpoints; Ctrl-C makes one at once.
         changes: options of `Settings`.
 
     Raises:
-        PpvaeError: an option that `Settings` refuses, a pair that `check` refuses, data that the strategy refuses.
-        NonFiniteError: the bound became NaN or infinite: the message names the step and the site.
-        Interrupted: Ctrl-C, where run_dir keeps what there is.
+        PpvaeError: `Settings` refuses an option, `check` refuses the pair, or the strategy refuses the data.
+        NonFiniteError: the bound became NaN or infinite; the message names the step and the site.
+        Interrupted: Ctrl-C arrived, and run_dir keeps the run so far.
     """
     settings = Settings.of(settings, **given(inference=inference, objective=objective), **changes)
     checkpoint_seconds = require.positive("checkpoint_seconds", checkpoint_seconds, zero=True)

@@ -7,7 +7,7 @@ import threading
 
 
 class Interruptions:
-    """Inside the block, Ctrl-C is noted and asked for; a second one interrupts at once."""
+    """Inside the block, a first Ctrl-C is noted, which a call reports; a second one interrupts at once."""
 
     def __init__(self, listen: bool) -> None:
         # Python hands signals to its main thread only

@@ -38,25 +38,25 @@ from ppvae.training.fitted import Fit
 from ppvae.training.settings import STRATEGY_ARGUMENTS, Settings, from_earlier
 from ppvae.variational.strategy import strategy_class
 
-#: what a configuration holds beside settings
+#: entries of a configuration that are not settings
 _BESIDE = ("name", "data", "data_seed", "treatment", "root", "num_train", "labels", "model", "own_encoder", "init")
 _OF_OUTCOME = ("schema", "data", "treatment", "num_data", "event_shape", "stopped", "seconds")
 
 
 def load(directory: str | os.PathLike[str], *, model: Model | None = None, encoder: nn.Module | None = None) -> Fit:
-    """Read what `Fit.save`, or a run that has finished, wrote.
+    """Read a fit that `Fit.save` or a finished run wrote.
 
     Args:
         directory: a saved fit.
-        model: a fresh model of the same options, where the class is neither in the zoo nor in a file of its own.
-        encoder: the user's own encoder module, where the fit had one.
+        model: a new model of the same options, where its class is neither in the zoo nor in a file of its own.
+        encoder: a module like the user's own encoder, where the fit has one.
 
     Raises:
-        PpvaeError: the directory is no saved fit, is not finished, is damaged, or needs `model` or `encoder`.
+        PpvaeError: the directory is not a saved fit, is not finished, is damaged, or needs `model` or `encoder`.
     """
     source = as_folder(directory)
     if (source / CONFIG).is_file() and (source / CHECKPOINT).is_file() and not is_finished(source):
-        raise PpvaeError(f"{source} is not finished: ppvae fit --resume {source} goes on with it")
+        raise PpvaeError(f"{source} is not finished: ppvae fit --resume {source} continues it")
     for name in (CONFIG, OUTCOME, WEIGHTS, METRICS):
         if not (source / name).is_file():
             raise PpvaeError(f"{source} is not a saved fit: it has no {name}")
@@ -94,7 +94,7 @@ def _read(source: Path, model: Model | None, encoder: nn.Module | None) -> Fit:
     strategy_type = strategy_class(settings.inference)
     check_options(settings.inference, strategy_type, options, STRATEGY_ARGUMENTS)
     tensors = load_file(source / WEIGHTS)
-    with forked(torch.device("cpu")):  # every number is read from the file, none of the fresh ones stays
+    with forked(torch.device("cpu")):  # all weights are read from the file; the initial ones are replaced
         model = create(name, **model_options) if model is None else model
         x = torch.zeros(()).expand(data.num_data, *data.event_shape)
         set_family(model, x, settings.family, settings.family_options)
@@ -123,13 +123,13 @@ def _read(source: Path, model: Model | None, encoder: nn.Module | None) -> Fit:
 
 
 def check_entries(config: dict[str, Any]) -> None:
-    """Refuse an entry that no fit has in its configuration."""
+    """Refuse an unknown entry of the configuration of a fit."""
     for entry in config:
         require.one_of(f"entry of {CONFIG}", entry, (*_BESIDE, *Settings.options()))
 
 
 def _refuse_invalid(config: dict[str, Any], outcome: dict[str, Any]) -> None:
-    """Entries that no run has, and values that would not be missed before they are used."""
+    """Refuse unknown entries, and values that would fail only when they are used."""
     for entry in outcome:
         require.one_of(f"entry of {OUTCOME}", entry, _OF_OUTCOME)
     require.one_of("reason in stopped", outcome["stopped"], ("epochs", "steps", "seconds", "patience"))

@@ -26,9 +26,9 @@ from ppvae.training.step import TrainingStep, set_up
 from ppvae.training.validation import Validation
 from ppvae.variational.estimator import Estimator
 
-#: called as keep(training, interrupted) when a step is done
+#: called as keep(training, interrupted) after a step
 AfterStep = Callable[["Training", bool], None]
-#: attributes of `Training` that say how far it got
+#: attributes of `Training` that say how far it is
 _POSITION = ("epoch", "steps", "order", "batches", "bounds", "best", "best_state", "stale", "stopped")
 
 
@@ -36,9 +36,9 @@ class Training:
     """One run of the loop: its position, its clocks, the best weights so far.
 
     Args:
-        result: the pair as it starts; trained in place.
-        keep: called after every step and every epoch, with whether Ctrl-C has arrived; where None, Ctrl-C ends
-            the run at once.
+        result: the fit before its first step; it is trained in place.
+        keep: called after every step and every epoch, with True if Ctrl-C has arrived; where None,
+            Ctrl-C ends the run at once.
     """
 
     def __init__(self, result: Fit, data: Data, fabric: Fabric, progress: bool | None, keep: AfterStep | None) -> None:
@@ -47,7 +47,7 @@ class Training:
         self.model, self.strategy = result.model, result.strategy
         self.estimator = result.estimator()
         compiled = None
-        if self.settings.compile:  # what warm-up ends at; until then steps run as they are written
+        if self.settings.compile:  # the estimator after warm-up; until then steps run as they are written
             batch_size = min(self.settings.batch_size, len(data.train))
             estimator = self._estimator_now(self.settings.warmup)
             compiled = CompiledEstimate(estimator, self.model, self.settings.num_particles, batch_size)
@@ -63,8 +63,8 @@ class Training:
         self.train = data.train.to(self.strategy.start)
         self.validation = Validation(result, data.valid)
         self.epoch, self.steps = 1, 0
-        self.order: Tensor | None = None  # of this epoch's data, and how many batches of it are done
-        self.batches = 0
+        self.order: Tensor | None = None  # the order of data in this epoch
+        self.batches = 0  # the number of batches of this epoch that are done
         self.bounds: list[float] = []  # of the steps since the last evaluation
         self.best = -math.inf
         self.best_state: dict[str, Tensor] | None = None
@@ -89,7 +89,7 @@ class Training:
                 if self.bounds:
                     self.stopped = self._spent()
                 while self.stopped is None and self.batches < len(batches):
-                    # shapes and supports are validated once; afterwards that would cost a quarter of a step
+                    # shapes and supports are validated once, as it costs a quarter of a step
                     if self.steps == first + 1:
                         unvalidated.enter_context(pyro.validation_enabled(False))
                     self.bounds.append(self.take_step(batches[self.batches]))
@@ -120,13 +120,13 @@ class Training:
         return result
 
     def _estimator_now(self, step: int) -> Estimator:
-        """Of a training step: β on its way up, free bits off the KL terms; both are left out of validation."""
+        """The estimator of a training step, with β during warm-up and with free bits; validation uses neither."""
         settings = self.settings
         share = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
         return replace(self.estimator, beta=share * settings.beta, free_bits=settings.free_bits)
 
     def seconds(self) -> float:
-        """Of training so far, validation left out."""
+        """The seconds of training so far, without validation."""
         return self.result.seconds + time.perf_counter() - self.clock
 
     def _spent(self) -> str | None:
@@ -153,7 +153,7 @@ class Training:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go back to where `state` was taken; the caller's random state is overwritten."""
+        """Restore what `state` returned; the caller's random state is overwritten."""
         self.step.load_state_dict(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"])
@@ -177,7 +177,7 @@ class Training:
             ((phi, densities),) = self.inner.last
             where = describe_nonfinite((self.model, self.strategy), phi, densities())
             raise NonFiniteError(f"the loss became {value} at step {self.steps}: {where}")
-        for parameter in self.trained:  # what zero_grad does, without its bookkeeping
+        for parameter in self.trained:  # as zero_grad does, without its bookkeeping
             parameter.grad = None
         if loss.requires_grad:
             self.fabric.backward(loss)

@@ -29,10 +29,10 @@ def checked_loggers(loggers: Logger | Sequence[Logger]) -> list[Logger]:
 
 @contextmanager
 def machine(settings: Settings, loggers: Logger | Sequence[Logger]) -> Iterator[Fabric]:
-    """The device of a fit, its random numbers seeded; the caller's random state is kept.
+    """The device of a fit, with its random numbers seeded; the caller's random state is restored.
 
     Raises:
-        PpvaeError: an accelerator that is not there, or loggers that are not Lightning's.
+        PpvaeError: the accelerator is missing, or a logger is not one of Lightning's.
     """
     each = checked_loggers(loggers)
     try:

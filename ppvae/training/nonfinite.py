@@ -16,12 +16,12 @@ def describe_nonfinite(modules: Iterable[nn.Module], phi: Phi, densities: Densit
         **densities.site_log_prob,
         **{f"q({name})": term for name, term in densities.site_log_q.items()},
     }
-    found = {
+    nonfinite = {
         "log-density of site": _names(sites.items()),
         "φ": _names(phi.items()),
         "parameter": _names(named for module in modules for named in module.named_parameters()),
     }
-    parts = [f"{kind} {', '.join(names[:4])}" for kind, names in found.items() if names]
+    parts = [f"{kind} {', '.join(names[:4])}" for kind, names in nonfinite.items() if names]
     where = "; ".join(parts) or "every density is finite, the penalty is not"
     return f"not finite: {where} (lower the learning rates, or bound the scales of the model)"
 

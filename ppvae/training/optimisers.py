@@ -48,7 +48,9 @@ class AdamW(Adam):
     """Adam whose weight decay is not part of the gradient (Loshchilov & Hutter 2019)."""
 
     torch_name = "AdamW"
-    weight_decay: float = option(0.01, "the fraction, times the learning rate, that each step takes off", at_least=0)
+    weight_decay: float = option(
+        0.01, "the fraction, times the learning rate, that each step removes from a weight", at_least=0
+    )
 
 
 class RMSprop(OptimiserOptions):

@@ -1,4 +1,4 @@
-"""What happens to a model before its first step."""
+"""The preparation of a model for its first step."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def prepared(model: Model | Fit, data: Data, settings: Settings) -> Fit:
     """The fit before its first step: a copy of the pair, started at the data, with its strategy and all settings.
 
     Raises:
-        PpvaeError: a pair that `check` refuses, or that the family, the strategy or the gradient does not go with.
+        PpvaeError: `check` refuses the pair, or the family, the strategy or the gradient does not go with it.
     """
     origin, model = (model, model.model) if isinstance(model, Fit) else (None, model)
     if origin is not None and settings.family is None:
@@ -61,12 +61,12 @@ def in_precision_of(model: Model, data: Data) -> Tensor:
 
 
 def posterior_of(origin: Fit, x: Tensor, trained: bool, at: Tensor) -> Phi:
-    """φ of the training data `at` under a fit: its own rows, where it was trained on them, else inferred."""
+    """φ of the training data `at` under a fit: its rows where it was trained on these data, else inferred."""
     return origin.posterior(x[at], at if trained and origin.strategy.has_rows else None).phi
 
 
 def trained_on(origin: Fit, data: Data) -> bool:
-    """Whether a fit was trained on the data, as far as their names tell."""
+    """Whether a fit was trained on the data, judged by their names and sources."""
     was, now = (
         replace(facts, source={key: value for key, value in (facts.source or {}).items() if value is not None})
         for facts in (origin.data, data.facts)
@@ -83,12 +83,12 @@ def start_model(model: Model, data: Data) -> Tensor:
     except PpvaeError:
         raise
     except Exception as error:
-        raise PpvaeError(f"{type(model).__name__}: start(x) fails on {data.name}, {require.show(error)}") from error
+        raise PpvaeError(f"{type(model).__name__}: start(x) fails on {data.name}: {require.show(error)}") from error
     return x
 
 
 def default_gradient(estimator: Estimator, model: Model, strategy: Strategy, x: Tensor) -> Estimator:
-    """A gradient without the score of log q where KL terms are left to the draws: there it is noise without a mean."""
+    """A gradient without the score of log q, where KL terms come from draws: there the score is noise of mean 0."""
     quiet = without_score(estimator.objective) if has_kl_terms(estimator.objective) else None
     if quiet is None:
         return estimator

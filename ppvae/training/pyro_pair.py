@@ -1,4 +1,4 @@
-"""The plain Pyro pair of a fit, for everything that Pyro has and ppvae has not."""
+"""The plain Pyro pair of a fit, for the tools of Pyro that ppvae does not have."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class PyroModel(nn.Module):
 
 
 class PyroGuide(nn.Module):
-    """guide(x, index=None): rows of training data by `index`, or, without, all of them in order."""
+    """guide(x, index=None): rows of the training data at `index`; without it, all of them in order."""
 
     def __init__(self, fit: Fit, model: PyroModel, name: str) -> None:
         super().__init__()
@@ -60,10 +60,10 @@ def as_pyro(fit: Fit) -> tuple[PyroModel, PyroGuide]:
     Where a discrete site is enumerated, use `TraceEnum_ELBO`.
 
     Raises:
-        PpvaeError: what is given is not a fit, such as a pair with its own source of φ, which has no strategy to train.
+        PpvaeError: the argument is not a fit; a pair with its own source of φ has no strategy to train.
     """
     if not isinstance(fit, Fit):
-        raise PpvaeError(f"fit must be what ppvae.fit or ppvae.load returns, got {type(fit).__name__}")
+        raise PpvaeError(f"fit must be the result of ppvae.fit or ppvae.load, got {type(fit).__name__}")
     serial = next(_serial)
     model = PyroModel(fit.model, f"ppvae{serial}.model")
     return model, PyroGuide(fit, model, f"ppvae{serial}.guide")

@@ -1,4 +1,4 @@
-"""The directory of a run: where training keeps what it has, and continues."""
+"""The directory of a run, in which training is kept and from which it continues."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ppvae.training.settings import from_earlier
 
 
 def run_place(run_dir: str | os.PathLike[str] | None, resume: bool) -> Path | None:
-    """The directory of a run: an empty or a new one, or where it may continue the one that is there.
+    """The directory of a run: a new or an empty one, or with `resume` one that holds a run.
 
     Raises:
-        PpvaeError: it holds something else.
+        PpvaeError: the directory holds something else.
     """
     require.flag("resume", resume)
     if run_dir is None:
@@ -31,11 +31,11 @@ def run_place(run_dir: str | os.PathLike[str] | None, resume: bool) -> Path | No
 
 
 def existing_run(run: Path) -> Path | None:
-    """The directory, if a run was started there, or was cut off before it could."""
+    """The directory, if a run was started there, or was stopped while it started; else None."""
     if (run / CONFIG).is_file():
         return run
-    found = [part.name for part in run.iterdir()] if run.is_dir() else []
-    return run if found and all(name == CHECKPOINT or name.endswith(".partial") for name in found) else None
+    names = [part.name for part in run.iterdir()] if run.is_dir() else []
+    return run if names and all(name == CHECKPOINT or name.endswith(".partial") for name in names) else None
 
 
 class RunFolder:
@@ -44,7 +44,7 @@ class RunFolder:
     Args:
         place: of the run.
         untrained: the fit before its first step.
-        seconds: between two checkpoints.
+        seconds: the time between two checkpoints.
 
     Raises:
         PpvaeError: the directory holds a run of other settings, or a setting cannot be saved.
@@ -53,26 +53,26 @@ class RunFolder:
     def __init__(self, place: Path, untrained: Fit, seconds: float) -> None:
         self.place, self.untrained = place, untrained
         self.checkpoints = Checkpoints(place, seconds)
-        self.config = untrained.config()  # what cannot be saved is refused now rather than after the training
+        self.config = untrained.config()  # refuses what cannot be saved before training
         self.started = (place / CONFIG).is_file()
         if self.started:
             self._refuse_other_settings()
 
     @property
     def finished(self) -> Fit | None:
-        """The trained fit, where there is one already."""
+        """The trained fit, if the run is finished, else None."""
         if not (self.started and is_finished(self.place)):
             return None
         encoder = self.untrained.settings.inference_options.get("encoder")
         return load(self.place, model=self.untrained.model, encoder=encoder)
 
     def train(self, training: Training) -> Fit:
-        """Run the loop from its start or its last checkpoint, and write what it leaves."""
+        """Run the loop from its start or its last checkpoint, and write the trained fit."""
         if self.started:
             self.checkpoints.restore(training)
         else:
             self.checkpoints.write(training)
-            write_config(self.place, "fit", self.config)  # last: a folder without it is not a run yet
+            write_config(self.place, "fit", self.config)  # last, as a folder without it is not a run yet
         try:
             result = training.run()
         except Exception:

@@ -1,4 +1,4 @@
-"""What every schedule of a learning rate is, and the table of learning rates that published runs give."""
+"""The base class of learning-rate schedules, and a table of learning rates as published runs give it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from ppvae.options import Options, option
 
 
 class Schedule(Options):
-    """How a learning rate changes in training, as a multiple of the one that was given. One file of `schedules/` each.
+    """How a learning rate changes in training, as a multiple of the given one. One file of `schedules/` each.
 
     θ and λ have the same multiplier, so that the ratio of their learning rates stays.
     """
 
     def multiplier(self, step: int, steps_per_epoch: int, num_steps: int) -> float:
-        """What the learning rate is multiplied by at one step, ≥ 0.
+        """The factor of the learning rate at a step, ≥ 0.
 
         Args:
-            step: the number of steps that are done, 0 at first.
+            step: the number of steps that are done, 0 at the start.
             steps_per_epoch: steps of one pass over the training data.
-            num_steps: the most that the budget of epochs and steps allows.
+            num_steps: the most steps that the budget of epochs and steps allows.
         """
         raise PpvaeError(f"{type(self).__name__} has no multiplier(step, steps_per_epoch, num_steps): write it")
 
@@ -64,5 +64,7 @@ def make_schedule(schedule: str | tuple[tuple[int, float], ...], options: Mappin
         except PpvaeError as error:
             raise PpvaeError(f"schedule {schedule}: {error}") from None
     if options:
-        raise PpvaeError("schedule_options are of a schedule with a name, and schedule is a list: remove them")
+        raise PpvaeError(
+            "schedule_options are for a schedule with a name, and schedule is a list: remove schedule_options"
+        )
     return Table(lr=lr, pairs=schedule)

@@ -15,7 +15,7 @@ from ppvae.training.schedule import Schedule, make_schedule
 from ppvae.variational.objective_choice import choose_gradient
 
 Precision = Literal["32-true", "64-true", "bf16-mixed"]
-#: steps between evaluations; rows of validation data take as long as hundreds of steps
+#: steps between evaluations; fitting rows of validation data takes as long as hundreds of steps
 STEPS_BETWEEN_EVALUATIONS, STEPS_BETWEEN_EVALUATIONS_OF_ROWS = 200, 650
 #: arguments of a strategy, and of a family, that are not options
 STRATEGY_ARGUMENTS = ("self", "model", "x")
@@ -65,8 +65,8 @@ class ObjectiveSettings(Options):
     gradient: str | None = option(
         None,
         "how the gradient of the objective is estimated: `ppvae list` says which gradients go with which objective; "
-        "where None, reparam, but stl for an ELBO with KL terms that have no closed form (a chain guide, a mixture, a "
-        "flow), whose noise would hide the rest, and wake for rws",
+        "where None, stl for an ELBO with KL terms that have no closed form (a chain guide, a mixture, a flow), as "
+        "they are noisy under reparam; wake for rws; else reparam",
         one_of=lambda: catalogue.GRADIENTS.names(),
     )
     kl: Literal["analytic", "mc"] | None = option(
@@ -95,7 +95,7 @@ class ObjectiveSettings(Options):
 
 
 class OptimiserSettings(Options):
-    """How θ, λ and rows step."""
+    """How θ, λ and rows are optimised."""
 
     batch_size: int = option(100, "B, data in each step; all of them where there are fewer", at_least=1)
     lr: float = option(1e-3, "learning rate of θ", above=0)
@@ -162,39 +162,39 @@ class BudgetSettings(Options):
 
 
 class MachineSettings(Options):
-    """What it runs on."""
+    """The hardware, the precision and compilation."""
 
     accelerator: str = option("auto", 'as Lightning Fabric names them: "auto", "cpu", "cuda", …')
     precision: Precision = option("32-true", "of weights and of training, as Lightning Fabric names them")
     compile: bool = option(
         False,
         "record the operations of the model and fuse them by `torch.compile`, which takes some ten seconds before the "
-        "first step and needs a C++ compiler; the numbers are the same but for rounding. For fits of minutes",
+        "first step and needs a C++ compiler; the numbers are the same up to rounding. It pays for fits of minutes",
     )
 
 
 class Settings(InferenceSettings, ObjectiveSettings, OptimiserSettings, BudgetSettings, MachineSettings):
     """How a pair is fitted."""
 
-    seed: int = option(0, "of everything random; the caller's random state is left alone", at_least=0)
+    seed: int = option(0, "of everything random; the caller's random state is restored", at_least=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.lr_phi is not None and not takes_lr_phi(self.inference):
-            raise PpvaeError(f"lr_phi is for rows of their own, and {self.inference} keeps none: remove lr_phi")
+            raise PpvaeError(f"lr_phi is the learning rate of rows, and {self.inference} keeps none: remove lr_phi")
 
     def for_data(self, num_data: int, *, dynamic: bool = False, has_rows: bool = False) -> Self:
-        """The settings of a fit to some training data, with each None filled in that has a value.
+        """The settings of a fit to some training data, with a value in place of each None where there is one.
 
         `gradient` and `kl` stay as they are: their defaults depend on the model.
 
         Args:
-            num_data: training data.
+            num_data: the number of training data.
             dynamic: whether they are redrawn at each visit.
             has_rows: whether the strategy keeps a row for each of them.
 
         Raises:
-            PpvaeError: data that the strategy refuses.
+            PpvaeError: the strategy refuses the data.
         """
         if dynamic and has_rows:
             raise PpvaeError(
@@ -225,20 +225,20 @@ def takes_lr_phi(inference: str) -> bool:
 
 
 def check_inference_options(inference: str, options: Mapping[str, Any]) -> None:
-    """Refuse options that the strategy of that name does not know."""
+    """Refuse options that the strategy of that name does not have."""
     check_names(inference, _options_of(inference), options)
 
 
 def _options_of(inference: str) -> list[str]:
-    """Names of the options of a strategy; its file is loaded only where its source does not list them."""
+    """Names of the options of a strategy; its file is imported only if its source does not list them."""
     names = catalogue.STRATEGIES.options(inference)
     names = option_names(catalogue.STRATEGIES[inference], ()) if names is None else names
     return [name for name in names if name not in STRATEGY_ARGUMENTS]
 
 
-#: what earlier versions called a setting → what it is called now
+#: name of a setting in earlier versions → its name now
 EARLIER_NAMES = {"max_epochs": "epochs", "max_steps": "steps", "max_seconds": "seconds"}
-#: settings that earlier versions did not write, and all had at the default
+#: settings that earlier versions did not write, and that had their defaults there
 LATER_NAMES = ("lr_phi", "optimizer", "optimizer_options", "schedule", "schedule_options", "compile")
 
 
@@ -246,12 +246,12 @@ def from_earlier(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config.yaml of this version or an earlier one, with the names of this one.
 
     Args:
-        config: of a fit, which has "inference" as a word; or of a comparison, whose "fit" holds settings.
+        config: of a fit, whose "inference" is a word; or of a comparison, whose "fit" holds settings.
     """
     renamed = {EARLIER_NAMES.get(name, name): value for name, value in config.items()}
     if isinstance(of_fit := renamed.get("fit"), Mapping):
         renamed["fit"] = {EARLIER_NAMES.get(name, name): value for name, value in of_fit.items()}
-    if "batch_size" in renamed:  # every fit has written it; a comparison never has
+    if "batch_size" in renamed:  # every fit writes it, a comparison never does
         defaults = Settings.options()
         renamed = {**{name: copy(defaults[name].default) for name in LATER_NAMES}, **renamed}
     return renamed

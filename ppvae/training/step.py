@@ -24,7 +24,7 @@ from ppvae.variational.strategy import Strategy
 
 
 class TrainingStep(nn.Module):
-    """All of a training step's forward work in one module, as Fabric's wrappers need it."""
+    """The forward computation of a training step in one module, as Fabric's wrappers need it."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class TrainingStep(nn.Module):
         self.model, self.strategy, self.estimator, self.compiled = model, strategy, estimator, compiled
         self.num_particles, self.num_data = settings.num_particles, num_data
         self.penalised = overrides(model, "log_penalty")
-        # of the last batch, φ and what gives the densities: a list, as setting a module's attribute is slow
+        # φ of the last batch, and a function that gives its densities; in a list, as setting an attribute is slow
         self.last: list[tuple[Phi, Callable[[], Densities]]] = []
 
     def forward(self, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -57,7 +57,7 @@ class TrainingStep(nn.Module):
         return -bound, None
 
     def _densities(self, x: Tensor, phi: Phi, random: Tensor) -> Densities:
-        """What lies behind a compiled step: the pair as it is written, on the same draws (of a CPU)."""
+        """The densities of a compiled step: the pair runs as it is written, on the same draws (on a CPU)."""
         torch.set_rng_state(random)
         with torch.no_grad():
             return self.estimator.estimate(self.model, Posterior(self.model, phi), x, self.num_particles)[1]
@@ -70,6 +70,6 @@ def set_up(fabric: Fabric, step: TrainingStep, groups: list[dict[str, Any]], set
             kept = next(step.model.parameters(), None) is not None
             why = ": train_model=False keeps θ, and this inference has none of its own" if kept else ""
             raise PpvaeError(f"{type(step.model).__name__} has no parameter to train{why}")
-        # rows step by themselves: the optimiser has nothing to do
+        # the strategy steps its rows, and the optimiser gets a dummy parameter
         groups = [{"params": [nn.Parameter(torch.zeros(()))], "lr": 1.0}]
     return fabric.setup(step, settings.of_optimizer().make(groups))

@@ -13,16 +13,16 @@ from ppvae.randomness import block_seed, seeded, stream
 from ppvae.training.fitted import Fit
 from ppvae.training.nonfinite import describe_nonfinite
 
-#: datapoints scored at once when the validation bound is taken, and draws for each
+#: datapoints scored at once for the validation bound, and draws for each
 VALID_BLOCK, VALID_PARTICLES = 1000, 8
-#: the most validation data that get rows of their own: fitting these would otherwise cost more than training
+#: the most validation data that get rows of their own, as fitting more could cost more than training
 VALID_ROWS = 1000
 #: the stream of random numbers of validation
 _STREAM_VALID = stream("training/validation")
 
 
 class Validation:
-    """The bound of the validation data on fixed noise; rows of their own continue from where they were.
+    """The bound of the validation data on fixed noise; their rows continue from the last evaluation.
 
     Args:
         fit: the pair in training.

@@ -1,7 +1,7 @@
 """An objective and the estimator of its gradient, together.
 
-An `Estimator` gives one tensor per datum whose value is the objective's, and whose gradient is the estimator's: code
-that has one need not know which of them was chosen.
+An `Estimator` returns a tensor [B] whose value is the objective and whose gradient is the estimate, so that callers
+need not know which of them was chosen.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class Estimator:
         objective: name of an objective, such as "elbo" or "iwae" (of num_particles draws).
         gradient: name of a gradient that goes with it; where None, the objective's default.
         kl: of the ELBO, "analytic" where that is exact or "mc"; where None, analytic if the gradient allows it.
-        beta, free_bits: of the ELBO's KL terms, their weight, and the nats that cost nothing.
+        beta, free_bits: weight of the ELBO's KL terms, and the nats of them that cost nothing.
 
     Raises:
-        PpvaeError: a name unknown, or a combination that makes no sense.
+        PpvaeError: an unknown name, or names that do not go together.
     """
 
     objective: str = "elbo"
@@ -63,11 +63,11 @@ class Estimator:
 
     @property
     def by_score(self) -> bool:
-        """Whether draws are constants to the gradient."""
+        """Whether the gradient takes draws as constants."""
         return self.rule.draws == "score"
 
     def plain(self) -> Estimator:
-        """The same objective with the plain gradient where draws carry it: φ of one datum needs no other."""
+        """The same objective with the plain gradient, where draws carry it: for φ of one datum that is enough."""
         if self.by_score:
             return self
         plain = (name for name in gradients_of(self.objective) if GRADIENTS[name].draws == "full")
@@ -89,7 +89,7 @@ class Estimator:
     ) -> tuple[Tensor, Densities]:
         """(objective [B] with the estimator's gradient, the densities behind it).
 
-        `draws` that were made before, of the plain or the score-function gradient, stand in for fresh ones.
+        `draws` from an earlier run, for the plain or the score-function gradient, replace new ones.
         """
         if not torch.is_grad_enabled():
             densities = score(model, x, draws or draw(posterior, x, num_particles))

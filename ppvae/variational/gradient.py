@@ -1,4 +1,4 @@
-"""What every gradient estimator is: an objective whose value has the estimator's gradient."""
+"""The base class of gradient estimators: the value of an objective, with the estimate as its gradient."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from ppvae.variational.objective_choice import gradients_of
 class Gradient:
     """How the gradient of an objective is estimated. One file of `gradients/` each.
 
-    Most write `draws` and `surrogate`; one that is not a function of the densities writes `estimate`. The registration
-    names the `objectives` that it goes with.
+    Most define `draws` and `surrogate`; one that is not a function of the densities defines `estimate`. The
+    registration names the `objectives` that it goes with.
 
     Attributes:
         draws: what carries the gradient: "full", the draws and log q; "path", the draws alone; "score", log q alone,
             where draws are constants.
-        unrecorded: (name, reason) where a compiled record does not have all of it.
+        unrecorded: (name, reason) where it cannot be compiled.
     """
 
     catalogue: ClassVar = GRADIENTS
@@ -54,7 +54,7 @@ class Gradient:
         Args:
             x: data [B, *event].
             num_particles: S draws for each datum.
-            draws: made before in the mode of `draws`, in place of fresh ones.
+            draws: from an earlier run in the mode of the attribute `draws`; they replace new ones.
 
         Raises:
             PpvaeError: the estimator needs draws that carry a gradient, and the guide draws a discrete latent.
@@ -64,7 +64,7 @@ class Gradient:
             others = [repr(name) for name in _of(objective) if GRADIENTS[name].draws == "score"]
             choose = f", or choose gradient={' or '.join(others)}" if others else ""
             raise PpvaeError(
-                "the guide draws a discrete latent, through which no reparameterised gradient flows: mark the "
+                "the guide draws a discrete latent, which has no reparameterised gradient: mark the "
                 f'site infer={{"enumerate": "parallel"}}{choose}'
             )
         value = objective.value(densities)
@@ -86,9 +86,11 @@ def with_gradient(value: Tensor, surrogate: Tensor) -> Tensor:
 
 
 def refuse_theta_in_q(model: Model, gradient: str, others: str) -> None:
-    """Refuse a family with θ in its q; `others` are what to use there."""
+    """Refuse a family whose q depends on θ; `others` names what to use instead."""
     if model.guide_family is not None and model.guide_family.uses_model:
-        raise PpvaeError(f"θ takes part in the q of this family, and {gradient} is for a q of φ alone: use {others}")
+        raise PpvaeError(
+            f"the q of this family depends on θ, and {gradient} needs a q that depends on φ alone: use {others}"
+        )
 
 
 def _of(objective: Objective) -> list[str]:

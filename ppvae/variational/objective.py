@@ -1,4 +1,4 @@
-"""What every objective is: a function of the densities, [R, B] → [B], in nats/datum."""
+"""The base class of objectives: functions of the densities, [R, B] → [B], in nats/datum."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ppvae.variational.objective_choice import KL
 class Objective:
     """What is maximised. One file of `objectives/` each, which writes `value(densities)`.
 
-    Its registration has `kl_terms=True` where the attributes below are in use, and may name `gradients`.
+    Its registration has `kl_terms=True` where it uses kl, beta and free_bits, and may name `gradients`.
 
     Attributes:
         kl: "analytic" or "mc", the form of its KL terms.
         beta: weight of its KL terms.
         free_bits: nats of each site's KL that cost nothing.
         mean_over_draws: whether it is the mean of a number for each draw, so that more draws give the same objective
-            with less noise; in others the number of draws is a part.
+            with less noise; other objectives depend on the number of draws.
     """
 
     catalogue: ClassVar = OBJECTIVES
@@ -36,7 +36,7 @@ class Objective:
 
     @property
     def unrecorded(self) -> tuple[str, str] | None:
-        """(option, reason) where a compiled record does not have all of it."""
+        """(option, reason) where it cannot be compiled."""
         return None
 
     def value(self, densities: Densities) -> Tensor:

@@ -1,9 +1,9 @@
 """Which gradient estimator, and which form of the KL terms, go with an objective.
 
-The facts stand beside the code that makes them true. The registration of a gradient has `objectives`, which maps each
-name that it goes with to "unbiased" or "biased"; `analytic_kl`, where it takes KL terms in closed form; `drops_score`,
-where it leaves the score of log q out, whose mean is 0; `particles`, where it needs several draws. That of an objective
-has `kl_terms`, where it has any, and may have `gradients`, a mapping too, for gradients whose files do not name it.
+These facts are part of the registrations. That of a gradient has `objectives`, which maps the name of each objective
+that it goes with to "unbiased" or "biased"; `analytic_kl`, where it takes KL terms in closed form; `drops_score`, where
+it removes the score of log q, whose mean is 0; `particles`, where it needs several draws. That of an objective has
+`kl_terms`, where it has any, and may have `gradients`, the same mapping for gradients whose files do not name it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def choose_gradient(
     """The names of the gradient estimator and of the form of the KL terms, the defaults where they are None.
 
     Raises:
-        PpvaeError: a name unknown, or a combination that makes no sense.
+        PpvaeError: an unknown name, or names that do not go together.
     """
     gradients = catalogue.GRADIENTS
     allowed = gradients_of(objective)
@@ -73,18 +73,18 @@ def gradients_of(objective: str) -> dict[str, str]:
 
 
 def has_kl_terms(objective: str) -> bool:
-    """Whether the objective is a likelihood less KL terms, which kl, beta, warmup and free_bits are about."""
+    """Whether the objective is a likelihood minus KL terms, to which kl, beta, warmup and free_bits apply."""
     return bool(catalogue.OBJECTIVES.facts(objective).get("kl_terms"))
 
 
 def without_score(objective: str) -> str | None:
-    """The first gradient of an objective that leaves the score of log q out, or None."""
+    """The first gradient of an objective that removes the score of log q, or None."""
     facts = catalogue.GRADIENTS.facts
     return next((name for name in gradients_of(objective) if facts(name).get("drops_score")), None)
 
 
 def require_particles(gradient: str, num_particles: int) -> None:
-    """Refuse fewer draws than a gradient compares."""
+    """Refuse fewer draws than a gradient needs."""
     least = catalogue.GRADIENTS.facts(gradient).get("particles", 1)
     if num_particles < least:
         raise PpvaeError(f"{gradient} compares particles: num_particles must be ≥ {least}, got {num_particles}")

@@ -1,7 +1,7 @@
-"""φ of each datum optimised by itself, with θ and the weights that the guide owns as they are.
+"""φ of each datum optimised by itself; θ and the weights that the guide owns do not change.
 
-Rows of new data, the refined proposal and the inference gaps all optimise so. Draws are made for whole blocks of data:
-a datum's depend on its position and the seed, not on which others are wanted or still on their way.
+Rows of new data, the refined proposal and the inference gaps use it. Draws are made for whole blocks of data: those of
+a datum depend on its position and the seed, not on which other data are optimised or have converged.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ def optimise_rows(
         bound: the objective at x [N, *event].
         layout: reads rows as φ.
         lr, max_steps, tolerance: as `fit_rows` has them.
-        seed: of all draws; the caller's random state is left alone.
-        positions: [A] of the rows that are wanted; the others stay as they are, neither bounded (NaN)
-            nor converged.
+        seed: of all draws; the caller's random state is restored.
+        positions: [A] of the rows to optimise; the others do not change, their bound is NaN and they count as not
+            converged.
     """
-    found = RowFit(
+    result = RowFit(
         rows.detach().clone(),
         rows.new_full((len(rows),), torch.nan),
         torch.zeros(len(rows), dtype=torch.bool, device=rows.device),
         0,
     )
-    wanted = torch.ones_like(found.converged) if positions is None else torch.zeros_like(found.converged)
+    wanted = torch.ones_like(result.converged) if positions is None else torch.zeros_like(result.converged)
     wanted[slice(None) if positions is None else positions] = True
     for number, at in row_blocks(len(rows), rows.device):
         within = wanted[at].nonzero().flatten()
@@ -72,10 +72,10 @@ def optimise_rows(
             tolerance=tolerance,
             seed=block_seed(seed, number),
         )
-        found.rows[at[within]], found.bound[at[within]] = part.rows, part.bound
-        found.converged[at[within]] = part.converged
-        found.steps = max(found.steps, part.steps)
-    return found
+        result.rows[at[within]], result.bound[at[within]] = part.rows, part.bound
+        result.converged[at[within]] = part.converged
+        result.steps = max(result.steps, part.steps)
+    return result
 
 
 def refine(
@@ -89,18 +89,18 @@ def refine(
     seed: int = 0,
     positions: Tensor | None = None,
 ) -> Posterior:
-    """Raise the ELBO of each datum, whatever the fit was trained by, from where its φ is.
+    """Raise the ELBO of each datum, starting from its present φ; the objective of training does not matter.
 
     Args:
-        posterior: q of x; θ and whatever else its model has stay as they are.
+        posterior: q of x; θ and all else in its model do not change.
         x: data [N, *event].
         lr: Adam's step, in unconstrained units.
-        max_steps: after which φ of a datum is left as not converged.
-        tolerance: nats; φ has converged when its bound, on common random numbers, rises less than this over 25 steps
-            at each of three falling learning rates.
-        particles: draws of each datum and step.
-        seed: of all draws; the caller's random state is left alone.
-        positions: [A] of the data that are wanted; φ of the others stays as it is, and counts as not converged.
+        max_steps: the most steps; φ of a datum that needs more counts as not converged.
+        tolerance: nats; φ has converged when its bound, on common random numbers, rises by less than this over 25
+            steps at each of three falling learning rates.
+        particles: draws for each datum and step.
+        seed: of all draws; the caller's random state is restored.
+        positions: [A] of the data to optimise; φ of the others does not change, and counts as not converged.
 
     Returns:
         q with `converged` [N].
@@ -113,7 +113,7 @@ def refine(
     require.positive("tolerance", tolerance)
     require.count("particles", particles)
     if positions is not None and len(positions) and not 0 <= int(positions.min()) <= int(positions.max()) < len(x):
-        raise PpvaeError(f"positions must lie in 0 … {len(x) - 1}, the data there are")
+        raise PpvaeError(f"positions must lie in 0 … {len(x) - 1}, the positions of the data")
     layout = posterior.model.layout()
     if not layout.width:
         everyone = torch.ones(len(x), dtype=torch.bool, device=x.device)
@@ -123,7 +123,7 @@ def refine(
         estimator = _estimator(posterior, x)
         if estimator.by_score:
             particles = max(particles, 2)
-        found = optimise_rows(
+        result = optimise_rows(
             rows,
             Bound(posterior.model, x, estimator, particles),
             layout,
@@ -133,7 +133,7 @@ def refine(
             seed=seed,
             positions=positions,
         )
-    return Posterior(posterior.model, layout.unpack(found.rows), found.converged)
+    return Posterior(posterior.model, layout.unpack(result.rows), result.converged)
 
 
 def _estimator(posterior: Posterior, x: Tensor) -> Estimator:

@@ -19,9 +19,9 @@ class RowBound(Protocol):
     def __call__(self, rows: Tensor, which: Tensor) -> Tensor: ...
 
 
-#: each row goes through these multiples of the learning rate before it counts as converged
+#: multiples of the learning rate; each row goes through all of them before it counts as converged
 LR_LADDER = (1.0, 0.3, 0.1)
-#: steps between two looks at the bound
+#: steps between two checks of the bound
 WINDOW = 25
 _BETA1, _EPS = 0.9, 1e-8
 #: decay of the second moment; short in `fit_rows`, where a row's first gradients may be thousands of times its last
@@ -30,7 +30,7 @@ _BETA2, _BETA2_SHORT = 0.999, 0.9
 
 @dataclass
 class RowState:
-    """Adam's state [A, width], [A, width], [A]: a row's step count is its own, so its first step is never too long."""
+    """Adam's state [A, width], [A, width], [A]. Each row counts its own steps, so that the first is not too long."""
 
     exp_avg: Tensor
     exp_avg_sq: Tensor
@@ -41,7 +41,7 @@ class RowState:
         return cls(torch.zeros_like(rows), torch.zeros_like(rows), rows.new_zeros(len(rows)))
 
     def forget(self, which: Tensor) -> None:
-        """Begin anew at some rows, in place."""
+        """Set the state of some rows to zero, in place."""
         for part in (self.exp_avg, self.exp_avg_sq, self.steps):
             part[which] = 0
 
@@ -61,7 +61,7 @@ def adam_step(rows: Tensor, grad: Tensor, state: RowState, lr: float | Tensor, b
 
 
 def row_gradient(rows: Tensor, bound: Callable[[Tensor], Tensor]) -> Tensor:
-    """∂ Σᵢ boundᵢ / ∂ rows; row i's bound depends on row i alone, so this is every row's own gradient."""
+    """∂ Σᵢ boundᵢ / ∂ rows; row i's bound depends on row i alone, so this is the gradient of every row."""
     with torch.enable_grad():
         leaf = rows.detach().requires_grad_()
         (grad,) = torch.autograd.grad(bound(leaf).sum(), leaf)
@@ -83,20 +83,20 @@ def fit_rows(
 ) -> RowFit:
     """Optimise all rows at once, each until its own bound stops rising.
 
-    Gradients use fresh draws. Every 25 steps each row's bound is compared with its best so far, both on the
-    same `checks` × fixed draws (common random numbers), so that noise cannot pass for progress. Where it rose
-    by less than `tolerance`, the row goes on from its best point at the next rung of `LR_LADDER`; a row
-    that fails to rise at the last rung has converged and is left at its best. Rows that need no further step
+    Each gradient uses new draws. Every 25 steps each row's bound is compared with its best so far, both on the
+    same `checks` × fixed draws (common random numbers), so that noise does not look like progress. Where it rose
+    by less than `tolerance`, the row continues from its best point at the next rung of `LR_LADDER`; a row
+    that fails to rise at the last rung has converged and stays at its best point. Rows that need no further step
     cost nothing.
 
     Args:
         start: rows [N, width].
-        bound: the objective at some of the rows, whose draws must not depend on which others are there (`Bound.block`);
-            called under gradient with fresh draws, and under no_grad for checks.
+        bound: the objective at some of the rows, whose draws must not depend on the other rows (`Bound.block`);
+            called with gradients and new draws, and under no_grad for checks.
         lr: Adam's step at the first rung, in unconstrained units.
-        max_steps: after which a row is returned as not converged.
+        max_steps: the most steps; a row that needs more is returned as not converged.
         tolerance: nats.
-        seed: of all draws; the caller's random state is left alone.
+        seed: of all draws; the caller's random state is restored.
         checks: how many evaluations of the bound a check averages.
     """
     rows = start.detach().clone()
@@ -107,7 +107,7 @@ def fit_rows(
     ladder = rows.new_tensor(LR_LADDER) * lr
 
     def check(which: Tensor, at: Tensor) -> Tensor:
-        """On the same draws for the same row at every check."""
+        """The bound; a row has the same draws at every check."""
         reseed(seed, rows.device)
         with torch.no_grad():
             return torch.stack([bound(at, which) for _ in range(checks)]).mean(0)
@@ -134,8 +134,8 @@ def fit_rows(
             done = rung >= len(LR_LADDER)
             converged[active[done & now.isfinite()]] = True
             keep = ~done
-            # a row that did not rise goes on, in smaller steps, from the best point it has seen, and afresh: what
-            # led it astray (a NaN beyond the edge of a support, say) is forgotten
+            # a row that did not rise continues from its best point, in smaller steps and with a new state, as the old
+            # state may hold a NaN, say from outside a support
             current[~risen] = rows[active[~risen]]
             state.forget(~risen)
             active, current, rung, state = active[keep], current[keep], rung[keep], state.select(keep)

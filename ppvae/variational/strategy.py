@@ -1,4 +1,4 @@
-"""What every inference strategy is: the source of φ."""
+"""The base class of inference strategies, the sources of φ."""
 
 from __future__ import annotations
 
@@ -23,23 +23,22 @@ def list_inference() -> list[str]:
 
 
 def strategy_class(name: str) -> type[Strategy]:
-    """The strategy behind a zoo name."""
+    """The strategy of a zoo name."""
     return STRATEGIES[name]
 
 
 class Strategy(nn.Module):
     """Where φ comes from: `strategy(batch, bound) → φ`. One file of `inference/` each.
 
-    A strategy is built for a model and its training data x [N, *event], and every strategy starts at the
-    declared φ.
+    A strategy is built for a model and its training data x [N, *event], and starts at the declared φ.
 
     Attributes:
-        has_rows: whether φ belongs to a fixed xᵢ, so that data redrawn at each visit make no sense.
+        has_rows: whether it keeps a row of φ for each fixed xᵢ, so that data redrawn at each visit are refused.
     """
 
     catalogue: ClassVar = STRATEGIES
     has_rows: ClassVar[bool] = False
-    start: Tensor  # the declared row [width]; kept with the weights, since prior moments depend on the first θ
+    start: Tensor  # the declared row [width]; saved with the weights, since prior moments depend on the initial θ
 
     def __init__(self, model: Model, x: Tensor) -> None:
         super().__init__()
@@ -59,18 +58,18 @@ class Strategy(nn.Module):
         """
 
     def dense_parameters(self) -> list[nn.Parameter]:
-        """λ: what the optimiser steps; rows that step by themselves in `after_backward` are not among them."""
+        """λ, the parameters that the optimiser steps; without rows, which `step_rows` steps."""
         return list(self.parameters())
 
     def step_rows(self) -> None:
-        """Rows that took part in the backward pass step here."""
+        """Step the rows that were part of the backward pass."""
 
     def lookup(self, index: Tensor) -> Phi:
-        """φ of the training rows `index`, as they stand, differentiable."""
-        raise PpvaeError(f"{type(self).__name__} keeps no rows: ask for the posterior of x without index")
+        """φ of the training rows `index` at present, differentiable."""
+        raise PpvaeError(f"{type(self).__name__} keeps no rows: call posterior(x) without index")
 
     def infer(self, x: Tensor, bound: Bound, *, seed: int = 0, start: Tensor | None = None) -> Posterior:
-        """q(z | φ) of new data x [B, *event] with θ frozen; changes nothing.
+        """q(z | φ) of new data x [B, *event] with θ frozen; the strategy does not change.
 
         Args:
             bound: the objective at x.

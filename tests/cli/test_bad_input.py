@@ -140,7 +140,7 @@ COMMANDS: list[tuple[str, str, str]] = [
     ("fit ppca --data iris --model.latent_dim true", "model.latent_dim", "a whole number, got True"),
     ("fit ppca --data iris --model.latent_dim '[2]'", "model.latent_dim", "a whole number, got [2]"),
     ("fit ppca --data iris --model.latent_dim 1000000000000", "ppca cannot be made", "check its options"),
-    ("fit ppca --data iris --model.x_dim 5", "x_dim is 5", "leave x_dim out"),
+    ("fit ppca --data iris --model.x_dim 5", "x_dim is 5", "remove x_dim"),
     ("fit ppca --data iris --model.noise loud", "noise 'loud'", "isotropic, diagonal"),
     ("fit ppca --data iris --model.min_scale 0", "min_scale", "> 0, got 0"),
     ("fit ppca --data iris --model.min_scale .nan", "min_scale", "finite number, got nan"),

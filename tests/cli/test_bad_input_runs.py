@@ -53,19 +53,19 @@ COMMANDS: list[tuple[str, str, str]] = [
     (
         "fit --resume resume-no-checkpoint",
         "resume-no-checkpoint/checkpoint.pt is missing or damaged, or holds mor",
-        "remove resume-no-checkpoint and start anew",
+        "remove resume-no-checkpoint and start again",
     ),
     (
         "fit --resume resume-cut",
         "resume-cut/checkpoint.pt is missing or damaged, or holds more than ten",
-        "remove resume-cut and start anew",
+        "remove resume-cut and start again",
     ),
     ("fit --resume resume-infinite", "lr", "must be a finite number > 0, got inf"),
     ("fit --resume resume-unknown", "unknown entry of config.yaml 'lk'", "known: name, data, dat"),
     (
         "fit --resume resume-model",
         "resume-model/checkpoint.pt is damaged or of another model (RuntimeErro",
-        "remove resume-model and start anew",
+        "remove resume-model and start again",
     ),
     ("fit --resume resume-word", "epochs", "must be a whole number ≥ 1, got 'x'"),
     (
@@ -147,7 +147,7 @@ COMMANDS: list[tuple[str, str, str]] = [
     ("sample missing", "missing is not a saved fit", "it has no config.yaml"),
     ("sample my.py", "my.py is not a saved fit", "it has no config.yaml"),
     ("sample empty", "empty is not a saved fit", "it has no config.yaml"),
-    ("sample stopped-fit", "stopped-fit is not finished", "ppvae fit --resume stopped-fit goes on with it"),
+    ("sample stopped-fit", "stopped-fit is not finished", "ppvae fit --resume stopped-fit continues it"),
     ("sample compared", "compared is a comparison", "name one of its fits, such as compared/fits/ppca-exact-0"),
     (
         "sample stopped-compare",
@@ -214,7 +214,7 @@ COMMANDS: list[tuple[str, str, str]] = [
     ("list --runs=maybe", "--runs must be True or False, got 'maybe'", ""),
     ("list --run", "unknown option 'run'", "did you mean 'runs'"),
     ("list extra", "unrecognized arguments: extra", "see ppvae list --help"),
-    ("evaluate stopped-fit", "stopped-fit is not finished", "ppvae fit --resume stopped-fit goes on with it"),
+    ("evaluate stopped-fit", "stopped-fit is not finished", "ppvae fit --resume stopped-fit continues it"),
     ("evaluate compared", "compared is a comparison", "name one of its fits, such as compared/fits/ppca-exact-0"),
     (
         "evaluate stopped-compare",

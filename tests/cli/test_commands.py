@@ -523,7 +523,7 @@ def test_evaluate_keeps_its_results_in_the_run(here: Path, run: Run) -> None:
     assert {path.name for path in (here / "mine").iterdir()} == {*KEPT, "results.json", "evidence.nc"}
     names = ("results.json", "evidence.nc")
     first = [(here / "mine" / name).read_bytes() for name in names]
-    assert "was left alone" in run("evaluate mine --num_samples 40")
+    assert "was not replaced" in run("evaluate mine --num_samples 40")
     run("evaluate mine --num_samples 40 --out each.nc")
     assert [(here / "mine" / name).read_bytes() for name in names] == first
     run("evaluate mine --num_samples 40 --overwrite")

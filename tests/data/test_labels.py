@@ -165,4 +165,4 @@ def test_labels_are_for_tables_only() -> None:
         (list(torch.eye(20)), "a list"),
     ):
         message = refusal(lambda data=data: load_data(data, labels="species"))
-        assert message.startswith(f"labels='species' names a column of a .csv file, and {what} has no columns to name")
+        assert message.startswith(f"labels='species' names a column of a .csv file, and {what} is not one")

@@ -593,9 +593,9 @@ def test_files_that_are_not_what_they_say(tmp_path: Path) -> None:
         ("short.npy", whole[0][:200], "cannot read 'short.npy'"),
         ("zip.npy", whole[1], "cannot read 'zip.npy'"),
         ("pickle.npy", pickle.dumps([1, 2]), "cannot read 'pickle.npy'"),
-        ("empty.npz", b"", "is no .npz archive, or cut short"),
-        ("array.npz", whole[0], "is no .npz archive"),
-        ("short.npz", whole[1][:-30], "is no .npz archive, or cut short"),
+        ("empty.npz", b"", "is not a complete .npz archive"),
+        ("array.npz", whole[0], "is not a complete .npz archive"),
+        ("short.npz", whole[1][:-30], "is not a complete .npz archive"),
         ("crc.npz", whole[1].replace(b"\x3f", b"\x40"), "cannot read 'crc.npz'"),
         ("text.npz", (tmp_path / "text.npz").read_bytes(), "needs real numbers"),
     ):

@@ -241,7 +241,7 @@ def test_omniglot_passes_over_hidden_files(pages: dict[str, list], root: Path) -
 def test_omniglot_of_too_few_images(pages: dict[str, list], root: Path) -> None:
     shutil.rmtree(root / "omniglot-py" / "images_background" / "Greek")
     shutil.rmtree(root / "omniglot-py" / "images_background" / "Arabic" / "character02")
-    assert "background set has 4 images only" in refusal(lambda: load_data("omniglot"))
+    assert "background set has only 4 images" in refusal(lambda: load_data("omniglot"))
 
 
 # Data.source

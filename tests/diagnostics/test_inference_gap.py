@@ -366,7 +366,7 @@ def test_gaps_are_averaged_with_both_errors(mean_field: tuple[ppvae.Fit, Tensor,
     assert summary.mc_se == pytest.approx(math.sqrt((se**2).sum()) / N)
     assert summary.data_se == pytest.approx(values.std(ddof=1) / math.sqrt(N))
     assert ppvae.summarise(found.sel(family="low-rank"), "family_gain").mean > 0
-    with pytest.raises(PpvaeError, match=r"pick one with \.sel\(family=…\)"):
+    with pytest.raises(PpvaeError, match=r"choose one of each with \.sel\(family=…\)"):
         ppvae.summarise(found, "family_gain")
     with pytest.raises(PpvaeError, match="did you mean 'amortization_gap'"):
         ppvae.summarise(found, "amortisation_gap")
@@ -382,7 +382,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "did you mean 'rank'": {"families": {"low-rank": {"rnk": 2}}},
     "rank must be": {"families": {"low-rank": {"rank": 0}}},
     "unknown method": {"method": "imp"},
-    "options are of a method": {"options": {"widen": 1.2}},
+    "options are for a method": {"options": {"widen": 1.2}},
     "x must be a tensor [B, 6]": {"x": torch.zeros(3, 5)},
     "NaN": {"x": torch.full((3, D), math.nan)},
     "index must hold 3": {"x": torch.zeros(3, D), "index": torch.arange(2)},

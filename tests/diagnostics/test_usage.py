@@ -116,7 +116,7 @@ def test_mutual_information_ends_at_log_n() -> None:
     fit, x = line(1e-4, slope=100.0)
     found = latent_usage(fit, x)
     assert float(found["mutual_information"]) == pytest.approx(math.log(60), abs=1e-6)
-    assert "near log N = 4.1 nats, the most that 60 data can show" in found.attrs["warning"]
+    assert "close to log N = 4.1 nats, the maximum for 60 data" in found.attrs["warning"]
     assert "collapse" not in found.attrs["warning"]
 
 
@@ -285,4 +285,4 @@ def test_the_picture_of_a_flow_shows_activity() -> None:
     plots.usage(latent_usage(PAIRS["flow"](), bits(20), num_draws=3), ax)
     assert ax.get_ylabel() == "Cov(E_q[z | x])"
     nothing = latent_usage(mixture(), torch.randn(20, 2)).assign(coordinate_kl=("coordinate", [math.nan]))
-    refused("nothing to draw", lambda: plots.usage(nothing, ax))
+    refused("nothing can be drawn", lambda: plots.usage(nothing, ax))

@@ -347,7 +347,7 @@ def test_estimates_have_smoothed_values_where_asked() -> None:
         np.testing.assert_array_equal(found[name], plain[name])
     for name in SMOOTHED:
         assert found[name].dims == ("datum",)
-        assert found[name].attrs == {"units": "nats/datum", "bound": "no lower bound"}
+        assert found[name].attrs == {"units": "nats/datum", "bound": "not a lower bound"}
         np.testing.assert_allclose(found[name], other[name], rtol=1e-4, atol=1e-5)
         assert (np.abs(found[name] - found["log_marginal"]) < 10 * found["log_marginal_se"] + 1e-6).all()
         assert not np.allclose(found[name], found["log_marginal"], atol=1e-4)

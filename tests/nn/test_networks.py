@@ -99,7 +99,7 @@ def test_the_default_encoder_has_the_activation_of_the_strategy() -> None:
     fit = ppvae.fit(Scale(), data, inference_options={"activation": "gelu"}, max_epochs=1)
     assert any(isinstance(module, nn.GELU) for module in fit.strategy.modules())
     assert not any(isinstance(module, nn.ReLU) for module in fit.strategy.modules())
-    with pytest.raises(ppvae.PpvaeError, match="activation is of the default encoder, and PPCA has its own"):
+    with pytest.raises(ppvae.PpvaeError, match="activation is for the default encoder, and PPCA has its own"):
         ppvae.fit(ppvae.create("ppca", x_dim=4), data, inference_options={"activation": "gelu"}, max_epochs=1)
 
 

@@ -59,7 +59,7 @@ def test_variances_costs_and_ratios_stand_where_they_belong(ax: Axes) -> None:
     assert [text.get_text() for text in ax.texts] == [
         "500×,  1 ms", "2×,  5 ms", "1×,  2 ms", "0.25×,  2 ms,  biased",
     ]  # fmt: skip
-    assert ax.get_title().splitlines() == ["score has 500× the variance of reparam", "iwae, 5 draws a datum"]
+    assert ax.get_title().splitlines() == ["score has 500× the variance of reparam", "iwae, 5 draws per datum"]
     assert ax.get_xscale() == "log"
     assert "in the time of reparam" in ax.get_xlabel()
     drawn(ax)
@@ -73,7 +73,7 @@ def test_without_reparam_the_least_noisy_is_the_reference(ax: Axes) -> None:
 
 def test_one_estimator_is_compared_with_nothing(ax: Axes) -> None:
     plots.gradient_variance(variances(score=(3.0, math.nan, 0.001, True)), ax)
-    assert ax.get_title() == "iwae, 5 draws a datum"
+    assert ax.get_title() == "iwae, 5 draws per datum"
     drawn(ax)
 
 

@@ -164,7 +164,7 @@ def test_error_bars_are_standard_errors(ax: Axes) -> None:
 def test_data_without_a_density_are_left_out_and_counted(ax: Axes) -> None:
     plots.per_datum(estimates([-1, -math.inf, -3]), estimates([-2, -2, -4]), ax, names=("amortized", "exact"))
     assert set(points(ax)) == {(-1, -2), (-3, -4)}
-    assert ax.get_title() == "exact − amortized: −1.000 ± 0.000 nats/datum (1 data left out)"
+    assert ax.get_title() == "exact − amortized: −1.000 ± 0.000 nats/datum (without 1 data)"
     drawn(ax)
 
 
@@ -197,7 +197,7 @@ def test_convergence_is_the_mean_of_the_running_estimates(ax: Axes) -> None:
     assert truth.get_linestyle() == "--"
     assert labels(ax) == ["amortized, 50% of data ok", "per-datapoint, 0% of data ok", "exact, exact", "exact log p"]
     assert ax.get_xscale() == "log"
-    assert ax.get_xlabel() == "importance samples a datum"
+    assert ax.get_xlabel() == "importance samples per datum"
     assert "nats/datum; open: most data not ok" in ax.get_ylabel()
     drawn(ax)
 
@@ -315,7 +315,7 @@ def test_what_is_no_image_is_refused_in_one_line(x: Tensor, options: Any, named:
 
 
 def test_as_many_reconstructions_as_originals(ax: Axes) -> None:
-    with pytest.raises(PpvaeError, match="give as many of each"):
+    with pytest.raises(PpvaeError, match="give the same number"):
         plots.reconstructions(torch.rand(3, 16), torch.rand(2, 16), ax)
 
 

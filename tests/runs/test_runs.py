@@ -178,7 +178,7 @@ def test_evidence_is_what_the_row_says(whole: Path) -> None:
 def test_evaluate_does_not_replace_results_unasked(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = stamps(digits)
     assert main(["evaluate", str(digits), "--num-samples", "60"]) == 0
-    assert "left alone: --overwrite replaces it" in capsys.readouterr().out
+    assert "not replaced: --overwrite replaces it" in capsys.readouterr().out
     assert stamps(digits) == before
     assert main(["evaluate", str(digits), "--num-samples", "40", "--overwrite"]) == 0
     assert stamps(digits) != before

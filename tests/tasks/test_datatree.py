@@ -198,7 +198,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "x must be a tensor": {"x": torch.zeros(3, 5)},
     "index must hold": {"index": torch.arange(3)},
     "pair must be": {"pair": None},
-    "evidence must be what ppvae.log_marginal returns, got Dataset": {"evidence": xr.Dataset()},
+    "evidence must be the result of ppvae.log_marginal, got Dataset": {"evidence": xr.Dataset()},
     "evidence must be": {"evidence": 3.0},
     "evidence is of 3 data and x of 7": {"evidence": xr.Dataset({"log_marginal": ("datum", np.zeros(3))})},
 }

@@ -70,7 +70,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a table with a half": ({"schedule": [[0.5, 0.1]]}, "schedule must be a whole number, got 0.5"),
     "a table with no epochs": ({"schedule": [[0, 0.1]]}, "epochs of each pair in schedule must be a whole"),
     "a table with lr 0": ({"schedule": [[1, 0.0]]}, "lr of each pair in schedule must be a finite number > 0"),
-    "options of a table": ({"schedule": [[1, 0.1]], "schedule_options": {"every": 1}}, "is a list: remove them"),
+    "options of a table": ({"schedule": [[1, 0.1]], "schedule_options": {"every": 1}}, "remove schedule_options"),
     "epochs as bool": ({"epochs": True}, "epochs must be a whole number ≥ 1, got True"),
     "no epochs": ({"epochs": None}, "epochs must be a whole number ≥ 1, got None"),
     "infinite epochs": ({"epochs": INF}, "epochs must be a whole number ≥ 1, got inf"),

@@ -1,1 +1,1 @@
-"""Which data sets go by a name? One file per source."""
+"""Which data sets have a name? One file per source."""

@@ -46,7 +46,7 @@ def images(folder: str, root: Path) -> tuple[Tensor, Tensor]:
     `folder` is the class's name in torchvision; files lie in root/folder/raw, and are downloaded if absent.
 
     Raises:
-        PpvaeError: a failed download, or files that are not what they should be.
+        PpvaeError: a failed download, or damaged files.
     """
     raw = root / folder / "raw"
     dataset = getattr(torchvision().datasets, folder)
@@ -54,9 +54,9 @@ def images(folder: str, root: Path) -> tuple[Tensor, Tensor]:
     remedy = f"put {', '.join(files)} into {str(raw)!r}, or name another data root by root= or PPVAE_DATA"
     if not all(os.path.isfile(raw / file) for file in files):
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # stdout belongs to the command line's results
+            with contextlib.redirect_stdout(sys.stderr):  # stdout is for the results of the command line
                 dataset(root, download=True)
-        except Exception as error:  # sockets, HTTP, gzip and the disk raise nearly anything
+        except Exception as error:  # sockets, HTTP, gzip and the disk raise many kinds of errors
             raise PpvaeError(f"cannot download {folder} ({reason(error)}): {remedy}") from error
     try:
         parts = [dataset(root, train=train) for train in (True, False)]
@@ -64,6 +64,6 @@ def images(folder: str, root: Path) -> tuple[Tensor, Tensor]:
         raise PpvaeError(f"{folder} is damaged or unreadable ({reason(error)}): {remedy}") from error
     for part, size in zip(parts, (60000, 10000), strict=True):
         if part.data.shape != (size, 28, 28) or part.targets.shape != (size,) or part.targets.max() > 9:
-            found = f"images {list(part.data.shape)}, labels {list(part.targets.shape)}"
-            raise PpvaeError(f"{folder} is damaged ({found} instead of {size} of 28x28, 0 to 9): {remedy}")
+            held = f"images {list(part.data.shape)}, labels {list(part.targets.shape)}"
+            raise PpvaeError(f"{folder} is damaged ({held} instead of {size} of 28x28, 0 to 9): {remedy}")
     return torch.cat([part.data for part in parts]), torch.cat([part.targets for part in parts])

@@ -23,11 +23,11 @@ def read_omniglot(root: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tens
 
     Pages of 105×105 become 28×28 by averaging over areas. Characters are numbered in the order of their folders'
     names, those of the evaluation set after all of the background set's. The folders images_background and
-    images_evaluation lie in root/omniglot-py; one that is absent is taken out of its archive there, which is
+    images_evaluation lie in root/omniglot-py; an absent one is extracted from its archive there, which is
     downloaded if absent.
 
     Raises:
-        PpvaeError: a failed download, or folders and images that are not what they should be.
+        PpvaeError: a failed download, or damaged folders and images.
     """
     dataset, place = torchvision().datasets.Omniglot, root / "omniglot-py"
     archives = ", ".join(f"{part}.zip" for part in dataset.zips_md5)
@@ -38,14 +38,14 @@ def read_omniglot(root: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tens
         if not os.path.isdir(place / part):
             try:
                 _unpack(f"{dataset.download_url_prefix}/{part}.zip", place, part, md5)
-            except Exception as error:  # sockets, HTTP, zipfile and the disk raise nearly anything
+            except Exception as error:  # sockets, HTTP, zipfile and the disk raise many kinds of errors
                 raise PpvaeError(f"cannot download Omniglot ({reason(error)}): {remedy}") from error
         try:
             characters = _characters(place / part)
             pages = [page for character in characters for page in character]
             y = torch.tensor([known + k for k, character in enumerate(characters) for _ in character])
             parts.append((_ink(pages), y))
-        except Exception as error:  # PIL and the disk raise nearly anything
+        except Exception as error:  # PIL and the disk raise many kinds of errors
             raise PpvaeError(f"Omniglot is damaged or unreadable ({reason(error)}): {remedy}") from error
         known += len(characters)
     background, evaluation = parts
@@ -53,7 +53,7 @@ def read_omniglot(root: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tens
 
 
 def _unpack(url: str, place: Path, part: str, md5: str) -> None:
-    """Put the folder `part` of an archive into `place`, whole or not at all; download the archive if need be."""
+    """Put the folder `part` of an archive into `place`, completely or not at all; download the archive if absent."""
     os.makedirs(place, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place) as aside, contextlib.redirect_stdout(sys.stderr):
         torchvision().datasets.utils.download_and_extract_archive(url, place, aside, f"{part}.zip", md5)
@@ -66,8 +66,8 @@ def _characters(folder: Path) -> list[list[Path]]:
     if not characters:
         raise ValueError(f"{folder.name} has no folders Alphabet/character01 in it")
     images = [sorted(p for p in c.glob("*.png") if not p.name.startswith(".")) for c in characters]
-    for character, found in zip(characters, images, strict=True):
-        if not found:
+    for character, pages in zip(characters, images, strict=True):
+        if not pages:
             raise ValueError(f"{'/'.join(character.parts[-3:])} has no .png in it")
     return images
 
@@ -81,7 +81,7 @@ def _ink(pages: list[Path]) -> Tensor:
     overlap = torch.minimum(edges[1:, None], pixel + 1) - torch.maximum(edges[:-1, None], pixel)
     shares = (overlap.clamp(min=0) * 28 / 105).float()  # [28, 105]: rows sum to 1
     ink = torch.empty(len(pages), 784)
-    for start in range(0, len(pages), 256):  # so that full-size pages never lie in memory all at once
+    for start in range(0, len(pages), 256):  # so that not all full-size pages are in memory at once
         block = []
         for page in pages[start : start + 256]:
             try:
@@ -89,24 +89,24 @@ def _ink(pages: list[Path]) -> Tensor:
                     if image.size != (105, 105):
                         raise ValueError(f"{image.size[0]}x{image.size[1]} instead of 105x105")
                     block.append(torch.from_numpy(np.array(image.convert("L"))))
-            except Exception as error:  # PIL has many ways to find a file damaged
+            except Exception as error:  # PIL raises many kinds of errors for a damaged file
                 raise ValueError(f"{'/'.join(page.parts[-4:])}: {reason(error)}") from error
         white = torch.stack(block).float() / 255
         small = shares @ (1 - white) @ shares.T
-        ink[start : start + 256] = small.clamp(0, 1).flatten(1)  # rounding may leave 1 by a bit
+        ink[start : start + 256] = small.clamp(0, 1).flatten(1)  # by rounding a value may be slightly above 1
     return ink
 
 
 @SOURCES.register("omniglot", treatment="static")
 def omniglot(root: Path, seed: int) -> Raw:
-    """Characters of 50 alphabets: ink in [0, 1], 28×28, flattened. Labels number the characters throughout: those
-    of the evaluation set, which is test, go on where the background set's end. The last 2,000 (or 15%, if that is
+    """Characters of 50 alphabets: ink in [0, 1], 28×28, flattened. Labels are the numbers of the characters: those
+    of the evaluation set, which is test, continue after those of the background set. The last 2,000 (or 15%, if that is
     less) of a fixed permutation of the background set are valid."""
     (x, y), (test, test_y) = read_omniglot(root)
     order = permutation(len(x))
     size = min(2000, len(x) * 15 // 100)
     if not size:
-        raise PpvaeError(f"Omniglot's background set has {len(x)} images only: valid needs some of them")
+        raise PpvaeError(f"Omniglot's background set has only {len(x)} images: it needs at least 7")
     train, valid = order[:-size], order[-size:]
     return Raw(
         {"train": x[train], "valid": x[valid], "test": test},

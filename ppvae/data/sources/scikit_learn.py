@@ -1,4 +1,4 @@
-"""The data sets that scikit-learn brings along."""
+"""The data sets that are part of scikit-learn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two half circles that reach into each other."""
+"""Two interlocking half circles."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ppvae.data.source import GENERATED_SIZES, Raw, in_blocks, stream_seed
 
 @SOURCES.register("two-moons", treatment="real")
 def two_moons(root: Path, seed: int) -> Raw:
-    """scikit-learn's two half circles that reach into each other, with noise. Labels are the moons."""
+    """scikit-learn's two interlocking half circles, with noise. Labels are the moons."""
     from sklearn.datasets import make_moons
 
     x, y = make_moons(1000, noise=0.1, random_state=stream_seed(seed, "source"))  # shuffled

@@ -1,4 +1,4 @@
-"""Annealed importance sampling as a method of log p(x)."""
+"""Annealed importance sampling as a method for log p(x)."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ def ais(
 
     A draw is a chain from u₀ ~ f_0 through HMC transitions that leave f_β invariant, β rising from 0 to 1:
     log w = Σₜ (log f_βₜ − log f_βₜ₋₁)(uₜ₋₁), E w = p(x). In unconstrained space f_β = p(u) p(x | u)^β, or from q
-    f_β = q(u)^(1−β) p(x, u)^β. Step sizes are tuned in a run of its own, for each datum and temperature, and frozen.
-    A chain costs T · num_leapfrog gradients, so that a few dozen do. Bad settings show in spread-out weights, and in
-    `ppvae.bdmc`; more temperatures are the cure. Where rounding (float32) turns an acceptance, a chain takes another
-    way: then only does a result depend on chunk_size.
+    f_β = q(u)^(1−β) p(x, u)^β. Step sizes are tuned in a separate run, for each datum and temperature, and then frozen.
+    A chain costs T · num_leapfrog gradients; a few dozen chains are enough. Bad settings show in spread-out weights,
+    and in `ppvae.bdmc`; more temperatures help. A result depends on chunk_size only where rounding (float32) changes
+    an acceptance, after which the chain takes another path.
 
     Args:
         num_temperatures: T, steps of β from 0 to 1; 1 is plain importance sampling from the start.
         schedule: of β: "sigmoid" (slow at both ends), "linear", or "geometric" (slow near 0).
         num_leapfrog: steps of a trajectory, one gradient each.
-        start: f_0: "prior", which does not look at q, or "q".
-        num_tuning: chains a datum of the tuning run.
-        target_acceptance: of the transitions, which step sizes are tuned to.
+        start: f_0: "prior", which does not use q, or "q".
+        num_tuning: chains per datum in the tuning run.
+        target_acceptance: the acceptance rate of the transitions that step sizes are tuned to.
 
     Raises:
-        PpvaeError: options out of range, a pair without continuous latents or with drawn discrete ones, or start="q"
-            with a guide that is not over the continuous latents alone.
+        PpvaeError: an option is out of range, the pair has no continuous latents or draws discrete ones, or start="q"
+            is given and the guide is not over the continuous latents alone.
     """
     require.count("num_temperatures", num_temperatures)
     require.one_of("schedule", schedule, SCHEDULES)

@@ -27,13 +27,13 @@ from ppvae.pair.sites import Draws, is_subsample
 from ppvae.pair.target import Target
 from ppvae.randomness import seeded, stream
 
-#: products of values, at most, that are summed over
+#: the most combinations of values that are summed over
 _MOST_VALUES = 100_000
-#: dimensions, at most, that quadrature takes on
+#: the most dimensions of quadrature
 _MOST_DIMS = 2
-#: data on which it is first looked whether log p(x, u) is quadratic
+#: number of data on which it is first tested whether log p(x, u) is quadratic
 _FEW = 4
-#: in prior standard deviations how far apart the points are at which it is looked, and in how many directions
+#: distances between the test points, in prior standard deviations, and the number of directions
 _FAR, _DIRECTIONS = (1.0, 10.0, 100.0), 8
 #: the stream of random numbers of these directions
 _STREAM_CHECK = stream("evidence/exact/check")
@@ -44,16 +44,18 @@ def exact(problem: Problem, *, tolerance: float = 1e-8) -> Known:
     """No draws: a closed form, a sum over all values, or quadrature in one or two dimensions.
 
     In this order: the model's own log_prob(x); where all latents are discrete and take finitely many values, the sum
-    over these; where log p(x, u) is quadratic in the continuous latents, the Gaussian integral; over up to two of them
-    in unconstrained space, adaptive Gauss-Legendre quadrature from all modes that a grid leads to. `log_marginal_se` is
-    the numerical error, as far as it shows: a peak far narrower than the grid, aside from all slopes, would not.
+    over these; where log p(x, u) is quadratic in the continuous latents, the Gaussian integral; for at most two
+    unconstrained dimensions, adaptive Gauss-Legendre quadrature around all modes that are reached from a grid.
+    `log_marginal_se` is the estimated numerical error; it misses a peak far narrower than the grid to which no
+    slope leads.
 
     Args:
-        tolerance: error in nats at which quadrature stops, if rounding or a limit on cells does not stop it before: of
-            single precision 1e-5 or so remains, and as much of the kinks that a ReLU network has in two dimensions.
+        tolerance: error in nats at which quadrature stops, unless rounding or a limit on cells stops it earlier: in
+            single precision an error of about 1e-5 remains, and about as much from the kinks of a ReLU network in two
+            dimensions.
 
     Raises:
-        PpvaeError: none of these applies.
+        PpvaeError: none of these methods applies.
     """
     require.positive("tolerance", tolerance)
     model = problem.model
@@ -71,15 +73,15 @@ def exact(problem: Problem, *, tolerance: float = 1e-8) -> Known:
             raise PpvaeError(f'{_without(model)}, and {error}, such as method="importance"') from None
         _validate(target, problem.x)
         with explained(type(model).__name__):
-            found = _gaussian(problem, target)
-            if found is None and target.size <= _MOST_DIMS:
-                found = quadrature(problem, target, tolerance)
-    if found is None:
+            known = _gaussian(problem, target)
+            if known is None and target.size <= _MOST_DIMS:
+                known = quadrature(problem, target, tolerance)
+    if known is None:
         raise PpvaeError(
-            f"{_without(model)}, is not linear Gaussian, and quadrature takes {_MOST_DIMS} continuous latent "
-            f'dimensions where it has {target.size}: use method="importance", or another that draws'
+            f"{_without(model)}, is not linear Gaussian, and quadrature takes at most {_MOST_DIMS} continuous latent "
+            f'dimensions, and it has {target.size}: use method="importance", or another that draws'
         )
-    return found
+    return known
 
 
 def _without(model: Model) -> str:
@@ -87,7 +89,7 @@ def _without(model: Model) -> str:
 
 
 def _validate(target: Target, x: Tensor) -> None:
-    """x is held against the support of its likelihood."""
+    """Check that x lies in the support of its likelihood."""
     with pyro.validation_enabled(True), explained(type(target.model).__name__):
         for part in x.split(DATA_BLOCK):
             target.log_joint(target.mean.expand(1, len(part), -1), part)
@@ -148,13 +150,13 @@ def _gaussian(problem: Problem, target: Target) -> Known | None:
             noise = torch.randn(_DIRECTIONS, 1, target.size, dtype=target.mean.dtype, device=device)
         if not _quadratic(target, noise, x, problem.chunk_size):
             return None
-        found = modes(target, target.mean.expand(len(at), -1), x, problem.chunk_size)
-        if not found.usable.all():
+        result = modes(target, target.mean.expand(len(at), -1), x, problem.chunk_size)
+        if not result.usable.all():
             return None
-        value[at] = found.log_integral(target)
-        # draws of the Gaussian posterior weigh p(x), all of them, but for rounding
-        u = found.u + (found.scale_tril(target) @ noise.unsqueeze(-1)).squeeze(-1)
-        quadratic = found.log_joint.double() - 0.5 * noise.double().square().sum(-1)
+        value[at] = result.log_integral(target)
+        # every draw of the Gaussian posterior has the weight p(x), up to rounding
+        u = result.u + (result.scale_tril(target) @ noise.unsqueeze(-1)).squeeze(-1)
+        quadratic = result.log_joint.double() - 0.5 * noise.double().square().sum(-1)
         error[at] = (_log_joint(target, u, x, problem.chunk_size).double() - quadratic).abs().amax(0)
     return Known(value, error)
 
@@ -168,11 +170,11 @@ def _quadratic(target: Target, noise: Tensor, x: Tensor, rows: int) -> bool:
         points = torch.cat(line).expand(-1, len(x), -1)
         a, b, c, d = _log_joint(target, points, x, rows).chunk(4)
         scale = torch.stack([a, b, c, d]).abs().amax(0)
-        if not bool(((d - a - 3 * (c - b)).abs() <= tolerance * scale).all()):  # NaN is no quadratic form
+        if not bool(((d - a - 3 * (c - b)).abs() <= tolerance * scale).all()):  # False for NaN, too
             return False
     return True
 
 
 def _log_joint(target: Target, u: Tensor, x: Tensor, rows: int) -> Tensor:
-    """log p(x, u) [S, B] at u [S, B, D], so many rows at a time."""
+    """log p(x, u) [S, B] at u [S, B, D], at most `rows` latents × datapoints at a time."""
     return torch.cat([target.log_joint(part, x) for part in u.split(max(1, rows // len(x)))])

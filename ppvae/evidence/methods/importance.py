@@ -16,17 +16,17 @@ from ppvae.pair.posterior import Guide
 def importance(problem: Problem, *, widen: float = 1.0, tails: float | None = None, defence: float = 0.0) -> Proposal:
     """Importance sampling from q as it is (Burda, Grosse & Salakhutdinov 2016).
 
-    log (1/S) Σ p(x, zₛ)/q(zₛ | x) is below log p(x) in expectation, by half its squared standard error or so.
+    log (1/S) Σ p(x, zₛ)/q(zₛ | x) is below log p(x) in expectation, by about half its squared standard error.
 
     Args:
         widen: multiplies the standard deviations of q, where it is Gaussian.
         tails: degrees of freedom of a Student t in place of each Gaussian (Geweke 1989).
-        defence: the share of draws that come from the prior instead; weights are by the mixture, and then bounded by
+        defence: the share of draws that come from the prior; weights are under the mixture, and bounded by
             p(x | z)/defence (Hesterberg 1995).
 
     Raises:
-        PpvaeError: an option out of range, a q that is not Gaussian where it is to be widened, or one that enumerates
-            some latents and draws others where it is to be defended.
+        PpvaeError: an option is out of range, q is to be widened and is not Gaussian, or q is to be defended and
+            enumerates some latents and draws others.
     """
     require.positive("widen", widen)
     if tails is not None:

@@ -22,9 +22,9 @@ from ppvae.pair.posterior import Guide
 from ppvae.pair.sites import draw
 from ppvae.randomness import seeded, stream
 
-#: the stream of random numbers of draws to start from
+#: the stream of random numbers of these draws
 _STREAM_START = stream("evidence/laplace/start")
-#: draws of q among which a start is looked for
+#: draws of q from which the start is chosen
 _START_DRAWS = 8
 
 
@@ -32,17 +32,17 @@ _START_DRAWS = 8
 def laplace(problem: Problem, *, widen: float = 1.1, tails: float | None = None) -> Laplace:
     """Importance sampling from Laplace's approximation: the posterior's mode and curvature of each datum.
 
-    r(u) = Normal(û, widen² (−H)⁻¹) in unconstrained space, û a mode of log p(x, u) and H its Hessian there, found by
-    Newton's method from the best of a few draws of q (Tierney & Kadane 1986; as a proposal, Geweke 1989). Where no mode
-    was found or −H is not positive definite, `converged` is False, and directions of less curvature than the prior's
-    get the prior's: the estimate stays unbiased. It holds one D × D matrix for each datum.
+    r(u) = Normal(û, widen² (−H)⁻¹) in unconstrained space, û a mode of log p(x, u) and H the Hessian there. Newton's
+    method searches the mode from the best of a few draws of q (Tierney & Kadane 1986; as a proposal, Geweke 1989).
+    Where it finds none or −H is not positive definite, `converged` is False, and directions with less curvature than
+    the prior get the prior's: the estimate stays unbiased in p. It keeps one D × D matrix for each datum.
 
     Args:
         widen: multiplies the standard deviations.
         tails: degrees of freedom of a Student t in place of the Gaussian.
 
     Raises:
-        PpvaeError: an option out of range, or a pair without continuous latents or with drawn discrete ones.
+        PpvaeError: an option is out of range, or the pair has no continuous latents or draws discrete ones.
     """
     require.positive("widen", widen)
     if tails is not None:
@@ -51,11 +51,11 @@ def laplace(problem: Problem, *, widen: float = 1.1, tails: float | None = None)
 
 
 class Laplace(Proposal):
-    """The Gaussians of each datum, found when its block is first asked for.
+    """The Gaussian of each datum, computed when its block is first used.
 
     Attributes:
-        converged: [N], whether the mode was found and its curvature is usable.
-        gaussian: of every datum, not widened; the prior's mean and scale where none was wanted.
+        converged: [N], whether a mode was reached and its curvature is usable.
+        gaussian: of every datum, not widened; the prior's mean and scale where none was computed.
     """
 
     converged: Tensor
@@ -64,7 +64,7 @@ class Laplace(Proposal):
         none = torch.zeros(len(problem.x), dtype=torch.bool, device=problem.x.device)
         super().__init__(problem.model, problem.posterior, none, problem.joint)
         self.problem, self.target, self.widen, self.tails = problem, problem.target, widen, tails
-        self._found = none.clone()
+        self._done = none.clone()
         phi: Phi = {
             "loc": self.target.mean.to(problem.x).repeat(len(none), 1),
             "scale_tril": self.target.std.to(problem.x).diag().repeat(len(none), 1, 1),
@@ -77,12 +77,12 @@ class Laplace(Proposal):
         return self.gaussian
 
     def with_student_tails(self, x: Tensor) -> Laplace:
-        heavier = copy.copy(self)  # with the modes found so far
+        heavier = copy.copy(self)  # with the modes so far
         heavier.widen, heavier.tails = 1.0, tails_of(self.target.size)
         return heavier
 
     def proposal(self, block: Block) -> Guide:
-        new = block.rows[~self._found[block.wanted]]
+        new = block.rows[~self._done[block.wanted]]
         if len(new):
             wanted = replace(block, rows=new)
             with explained(type(self.model).__name__):
@@ -90,7 +90,7 @@ class Laplace(Proposal):
             self.converged[wanted.wanted] = at.usable
             self.gaussian.phi["loc"][wanted.wanted] = at.u
             self.gaussian.phi["scale_tril"][wanted.wanted] = at.scale_tril(self.target)
-            self._found[wanted.wanted] = True
+            self._done[wanted.wanted] = True
         return Widened(self.gaussian.select(block.positions), self.widen, self.tails)
 
     def _start(self, block: Block) -> Tensor:

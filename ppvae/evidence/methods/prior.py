@@ -19,22 +19,22 @@ from ppvae.pair.sites import Draws, draw, marked
 def prior(problem: Problem) -> Prior:
     """Naive Monte Carlo from the prior: the mean likelihood of its draws.
 
-    log (1/S) Σ p(x | zₛ). Weights are bounded by the largest p(x | z), and hardly ever near it where z says much about
-    x. Discrete latents that the model marks are summed out.
+    log (1/S) Σ p(x | zₛ). Weights are bounded by the largest p(x | z), and rarely near it where x depends strongly on
+    z. Discrete latents that the model marks are summed out.
     """
     return Prior(problem.model, problem.x)
 
 
 class Prior(Proposal):
-    """Weights p(x | z) of draws from the prior, discrete latents that the model marks summed out."""
+    """Weights p(x | z) of draws from the prior; discrete latents that the model marks are summed out."""
 
     def __init__(self, model: Model, x: Tensor) -> None:
-        self.story = PriorGuide(model, x)
-        super().__init__(model, self.story)
+        self.prior = PriorGuide(model, x)
+        super().__init__(model, self.prior)
 
     def draws(self, guide: Guide, x: Tensor, particles: int) -> Draws:
         drawn = draw(guide, x, particles).raw_values
-        kept = {name: value for name, value in drawn.items() if not marked(self.story.latents[name])}
+        kept = {name: value for name, value in drawn.items() if not marked(self.prior.latents[name])}
         if not kept:
             return Draws({}, len(x), particles, next_dim=-3, reparameterized=True, analytic=False)
         return Draws.given(kept)

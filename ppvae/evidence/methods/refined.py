@@ -26,9 +26,9 @@ def refined(
 ) -> Proposal:
     """Importance sampling from q with φ of each datum refined by gradient steps on its ELBO, slightly widened.
 
-    The encoder's φ is where it starts, θ and the weights that the guide owns stay as they are. An ELBO prefers a q that
-    is too narrow, whose weights have heavy tails: a little width takes them away. `converged` says for each datum
-    whether its bound had stopped rising; the estimate is unbiased in p all the same.
+    It starts at φ of the pair; θ and the weights that the guide owns do not change. The ELBO prefers a q that is too
+    narrow, whose weights have heavy tails; a slightly wider q removes them. `converged` says for each datum whether
+    its bound had stopped rising; the estimate is unbiased in p in both cases.
 
     Args:
         widen: multiplies the standard deviations of q; where None, 1 + 0.45/√D for D continuous latents if q is
@@ -36,7 +36,7 @@ def refined(
         lr, max_steps, tolerance, particles: of the refinement, as `ppvae.variational.refinement.refine` has them.
 
     Raises:
-        PpvaeError: an option out of range, or a q that is to be widened and cannot.
+        PpvaeError: an option is out of range, or q is to be widened and cannot be.
     """
     if widen is not None:
         require.positive("widen", widen)

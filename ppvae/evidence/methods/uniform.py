@@ -22,20 +22,20 @@ from ppvae.randomness import seeded
 def uniform(problem: Problem) -> Proposal:
     """Naive Monte Carlo with z uniform over a bounded support: log (1/S) Σ p(x, zₛ)/u(zₛ).
 
-    For latents in an interval, on a simplex or of a few values, one and all; those that a model would sum out are
-    drawn. What little of the support has weight is rarely met: the first attempt of a lecture, and not the last.
+    Every latent must lie in an interval, on a simplex, or take finitely many values; latents that a model would sum
+    out are drawn. Few draws hit the small part of the support that has weight: a first method for teaching.
     """
-    story = PriorGuide(problem.model, problem.x, _uniform)
+    guide = PriorGuide(problem.model, problem.x, _uniform)
     with torch.no_grad(), seeded(0, device=problem.x.device):
-        draw(story, problem.x[:1])  # an unbounded support is refused before anything is computed
-    return Proposal(problem.model, story, joint=problem.joint)
+        draw(guide, problem.x[:1])  # an unbounded support is refused before anything is computed
+    return Proposal(problem.model, guide, joint=problem.joint)
 
 
 def _uniform(name: str, fn: Any, x: Tensor) -> Any:
     """The uniform distribution over the support of a latent.
 
     Raises:
-        PpvaeError: there is none.
+        PpvaeError: it does not exist.
     """
     if isinstance(fn, torch.distributions.Independent):
         return dist.Independent(_uniform(name, fn.base_dist, x), fn.reinterpreted_batch_ndims)
@@ -48,12 +48,12 @@ def _uniform(name: str, fn: Any, x: Tensor) -> Any:
     shape = fn.batch_shape + fn.event_shape
     if isinstance(support, constraints.interval | constraints.half_open_interval) and not support.is_discrete:
         low, high = (torch.as_tensor(end).to(x).expand(shape) for end in (support.lower_bound, support.upper_bound))
-        # the end points themselves, where a density may be infinite, do turn up among float32 numbers
+        # without the end points, which float32 draws can hit and where a density may be infinite
         edge = torch.finfo(x.dtype).eps * (high - low)
         return dist.Uniform(low + edge, high - edge, validate_args=False).to_event(fn.event_dim)
     if support is constraints.simplex:
         return dist.Dirichlet(x.new_ones(shape))
     raise PpvaeError(
-        f"latent {name!r} is a {type(fn).__name__}: over such a support z has no uniform distribution that could be "
-        'drawn from: use method="prior"'
+        f"latent {name!r} is a {type(fn).__name__}: z has no uniform distribution over such a support: "
+        'use method="prior"'
     )

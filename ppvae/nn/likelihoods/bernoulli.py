@@ -13,7 +13,7 @@ from ppvae.nn.networks import mlp, moments
 
 @register("bernoulli", order=1, values="binary")
 class Bernoulli(Likelihood):
-    """Independent Bernoullis, logits a network of the features."""
+    """Independent Bernoullis; their logits are a network of the features."""
 
     def __init__(self, *sizes: int, activation: str = "relu") -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class Bernoulli(Likelihood):
         return dist.Bernoulli(logits=self.logits(features)).to_event(1)
 
     def start(self, x: Tensor) -> None:
-        """The output's bias at the mean of the data."""
+        """Set the output's bias to the mean of the data."""
         mean, _ = moments(x)
         bias = self.logits[-1].bias
         assert isinstance(bias, Tensor)

@@ -15,11 +15,11 @@ from ppvae.nn.networks import mlp, moments
 
 @register("gaussian", order=2, values="real")
 class Gaussian(Likelihood):
-    """Independent Gaussians, mean and variance each a network of the features.
+    """Independent Gaussians; mean and variance are each a network of the features.
 
     Args:
         min_scale: the standard deviation is at least this, in units of the data's own (per coordinate), so that the
-            likelihood cannot run off to infinity on a point that it fits exactly (Mattei & Frellsen 2018).
+            likelihood stays bounded on a point that it fits exactly (Mattei & Frellsen 2018).
     """
 
     shift: Tensor
@@ -39,7 +39,7 @@ class Gaussian(Likelihood):
         return dist.Normal(loc, scale).to_event(1)
 
     def start(self, x: Tensor) -> None:
-        """The units of x at those of the data."""
+        """Set the location and scale of the output to those of the data."""
         mean, std = moments(x)
         with torch.no_grad():
             self.shift.copy_(mean)

@@ -12,7 +12,7 @@ from ppvae.pair.flow import FlowFamily, inverted
 
 @register("iaf", order=5)
 class InverseAutoregressive(FlowFamily):
-    """An inverse autoregressive flow (Kingma et al. 2016): draws in one pass, foreign values in as many as dims."""
+    """An inverse autoregressive flow (Kingma et al. 2016): one pass to draw, one pass per dim to score other values."""
 
     def flow(self, size: int, context: int, transforms: int, networks: dict[str, Any]) -> nn.Module:
         import zuko

@@ -24,13 +24,13 @@ class Ladder(Family):
 
     The top-down family of Sønderby, Raiko, Maaløe, Sønderby & Winther (2016), "Ladder Variational Autoencoders": in the
     model's own order, each latent's conditional prior is multiplied by a Gaussian of φ, which weighs the two by their
-    precisions. The product of a Normal prior is Normal, that of a correlated one correlated, so that every KL term has
-    a closed form; where each latent is seen through a Gaussian of diagonal information the true posterior is in it.
+    precisions. A Normal prior gives a Normal q, a correlated prior a correlated q, so that every KL term has a closed
+    form. Where each latent is observed through a Gaussian of diagonal information, the family holds the true posterior.
 
-    The guide is the model's own program, left when its last latent is drawn: θ takes part in q.
+    The guide is the model's own program, stopped after its last latent: q depends on θ.
     """
 
-    #: θ moves q: an estimator that differentiates log q or the draws in φ alone does not go with it
+    #: q depends on θ: estimators that differentiate log q or the draws with respect to φ alone are refused
     uses_model = True
 
     def __init__(self, sites: list[LocalSite], model: Model, x: Tensor) -> None:
@@ -39,11 +39,11 @@ class Ladder(Family):
         self.phi = {}
         for site in sites:
             self.phi[f"{site.name}_loc"] = Local(site.mean)
-            # at twice the prior's width q is near the prior, and yet a fifth of the way that loc goes is q's own
+            # at twice the prior's width q is near the prior, and a change of loc still moves q by a fifth of it
             self.phi[f"{site.name}_scale"] = Local(2 * site.std, constraints.softplus_positive)
         start = {name: local.start.expand(len(x), *local.start.shape) for name, local in self.phi.items()}
         with torch.no_grad(), seeded(0, device=x.device):
-            self(x, start)  # refuses a prior that has no such product now rather than in training
+            self(x, start)  # refuses a prior without such a product before training
 
     def __call__(self, x: Tensor, phi: Phi) -> None:
         def multiply(msg: Any, left: dict[str, None]) -> None:
@@ -68,7 +68,7 @@ def product(prior: Any, loc: Tensor, scale: Tensor) -> Any:
     """The normalised product of a Gaussian prior [..., B, *event] and Normal(loc, diag scale²), each [B, *event].
 
     Raises:
-        NotImplementedError: the prior is no Gaussian; with its name.
+        NotImplementedError: the prior is not Gaussian; the message is its name.
     """
     if isinstance(prior, torch.distributions.Independent):
         return dist.Independent(product(prior.base_dist, loc, scale), prior.reinterpreted_batch_ndims)
@@ -77,16 +77,16 @@ def product(prior: Any, loc: Tensor, scale: Tensor) -> Any:
         mean = prior.loc + prior.scale.square() / total * (loc - prior.loc)
         return dist.Normal(mean, prior.scale * scale * total.rsqrt())
     if isinstance(prior, torch.distributions.MultivariateNormal):
-        tril = prior._unbroadcasted_scale_tril  # where data and particles share one covariance, it stays one
+        tril = prior._unbroadcasted_scale_tril  # a covariance that data and particles share is not copied
     elif isinstance(prior, torch.distributions.LowRankMultivariateNormal):
         tril = prior.scale_tril
     else:
         raise NotImplementedError(type(prior).__name__)
     # With Σ = L Lᵀ, D = diag scale² and I + Lᵀ D⁻¹ L = U Uᵀ, U upper triangular: (Σ⁻¹ + D⁻¹)⁻¹ = T Tᵀ, T = L U⁻ᵀ lower
-    # triangular. Nothing near singular is inverted. U is a Cholesky factor with rows and columns reversed.
+    # triangular. No near-singular matrix is inverted. U is a Cholesky factor with rows and columns reversed.
     weighed = tril / scale.unsqueeze(-1)
     inner = torch.eye(tril.shape[-1], dtype=tril.dtype, device=tril.device) + weighed.mT @ weighed
-    # a row that ran off to NaN shows in its bound, where others are not disturbed
+    # a NaN row shows in its own bound, and does not disturb the others
     upper = torch.linalg.cholesky_ex(inner.flip(-1, -2)).L.flip(-1, -2)
     factor = torch.linalg.solve_triangular(upper.mT, tril.expand_as(upper), upper=False, left=False).tril()
     gap = ((loc - prior.loc) / scale.square()).unsqueeze(-1)

@@ -18,7 +18,8 @@ from ppvae.pair.local import Local, Phi
 class LowRank(JointFamily):
     """q(z) = T # Normal(loc, W Wᵀ + diag scale²), W of a few columns, over all sites jointly (Rezende et al. 2014).
 
-    With the factor u ~ Normal(0, I) behind W, a site given those before it is Normal again, of the posterior of u.
+    With a factor u ~ Normal(0, I) multiplied by W, each site given those before it is Normal; its moments follow from
+    the posterior of u.
 
     Args:
         rank: columns of W.

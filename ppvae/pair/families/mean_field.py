@@ -1,4 +1,4 @@
-"""A mean field."""
+"""The mean-field family: independent Gaussians."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from ppvae.pair.local import Local, Phi
 class MeanField(Family):
     """q(z) = Πₛ T_s # Normal(loc_s, diag scale_s²).
 
-    The family of Kucukelbir et al. (2017), "Automatic Differentiation Variational Inference", one row a datapoint.
+    The family of Kucukelbir et al. (2017), "Automatic Differentiation Variational Inference", with one row
+    per datapoint.
     """
 
     def __init__(self, sites: list[LocalSite]) -> None:

@@ -20,19 +20,20 @@ class Mixture(JointFamily):
     """q(z) = T # Σ_c π_c Normal(loc_c, diag scale_c²), over all sites jointly.
 
     Its draws carry pathwise gradients (Jankowiak & Karaletsos 2019, "Pathwise derivatives for multivariate
-    distributions"). A site given those before it is a mixture whose weights have seen them.
+    distributions"). Each site given those before it is a mixture, whose weights
+    depend on their values.
 
     Args:
-        num_components: C.
+        num_components: C, the number of components.
     """
 
-    #: the pathwise derivative has none of its own
+    #: the pathwise derivative cannot be differentiated again
     differentiable_once = True
 
     def __init__(self, sites: list[LocalSite], *, num_components: int = 3) -> None:
         super().__init__(sites)
         self.num_components = require.count("num_components", num_components, least=2)
-        # apart from the start, or all components would stay the same
+        # components start apart, or they would all stay the same
         apart = torch.linspace(-0.5, 0.5, num_components, dtype=self.mean.dtype).unsqueeze(-1)
         self.phi = {
             "logits": Local(torch.zeros(num_components, dtype=self.mean.dtype)),
@@ -46,7 +47,7 @@ class Mixture(JointFamily):
             for site, at in self.parts():
                 loc, scale = locs[..., at], scales[..., at]
                 shape = torch.broadcast_shapes(logits.shape, loc.shape[:-1])
-                # a row that ran off to NaN shows in its bound, where others are not disturbed
+                # a NaN row shows in its own bound, and does not disturb the others
                 weights = logits.nan_to_num().expand(shape)
                 full = (loc.expand(*shape, site.size), scale.expand(*shape, site.size), weights)
                 z = sample_site(site, shaped(site, DiagonalMixture(*full)))

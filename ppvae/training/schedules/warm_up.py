@@ -15,7 +15,9 @@ from ppvae.training.schedule import Schedule
 class WarmUp(Schedule):
     """The learning rate rises linearly to its value, and then stays there."""
 
-    epochs: int | None = option(None, "how long it rises, in epochs; 1 where neither is given", at_least=1)
+    epochs: int | None = option(
+        None, "how long it rises, in epochs; where neither epochs nor steps is given, 1", at_least=1
+    )
     steps: int | None = option(None, "how long it rises, in steps, in place of epochs", at_least=1)
 
     def __post_init__(self) -> None:

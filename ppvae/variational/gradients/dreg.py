@@ -18,14 +18,14 @@ from ppvae.variational.objective import Objective, normalised_weights
 
 @register("dreg", order=3, objectives={"iwae": "unbiased"}, drops_score=True)
 class DoublyReparameterised(Gradient):
-    """Doubly reparameterised, by a copy of φ for each particle (Tucker et al. 2019).
+    """Doubly reparameterised, with a copy of φ for each particle (Tucker et al. 2019).
 
-    θ gets Σ w̄ ∂log w, φ gets Σ w̄² ∂log w through its draws: each particle has a copy of φ, whose gradient is
-    multiplied by w̄ on its way back.
+    The gradient of θ is Σ w̄ ∂log w; that of φ is Σ w̄² ∂log w through the draws: each particle has a copy of φ, and
+    the backward pass multiplies its gradient by w̄.
     """
 
     draws: ClassVar[Grad] = "path"
-    unrecorded: ClassVar[tuple[str, str] | None] = ("dreg", "weighs gradients on their way back")
+    unrecorded: ClassVar[tuple[str, str] | None] = ("dreg", "weighs gradients in the backward pass")
 
     def suits(self, model: Model, num_particles: int) -> None:
         if model.guide_modules:

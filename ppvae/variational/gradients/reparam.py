@@ -8,4 +8,4 @@ from ppvae.variational.gradient import Gradient
 
 @register("reparam", order=1, objectives={"elbo": "unbiased", "iwae": "unbiased"}, analytic_kl=True)
 class Reparameterised(Gradient):
-    """Through the draws, z = g(ε, φ) (Kingma & Welling 2014)."""
+    """The gradient through the draws, z = g(ε, φ) (Kingma & Welling 2014)."""

@@ -16,16 +16,16 @@ from ppvae.variational.objective import Objective
 
 @register("score", order=4, objectives={"elbo": "unbiased", "iwae": "unbiased"})
 class ScoreFunction(Gradient):
-    """Score function, REINFORCE (Williams 1992)."""
+    """The score-function gradient, REINFORCE (Williams 1992)."""
 
     draws: ClassVar[Grad] = "score"
 
     def surrogate(self, objective: Objective, densities: Densities, value: Tensor) -> Tensor:
         if densities.enumerated and densities.sampled:
             raise PpvaeError(
-                f"the guide has enumerated sites beside drawn ones, which {self.name} cannot tell apart: use reparam"
+                f"the guide has enumerated and drawn sites, which {self.name} cannot separate: use reparam"
             )
-        if densities.enumerated:  # nothing was drawn: the sum itself carries the whole gradient
+        if densities.enumerated:  # nothing was drawn: the sum carries the whole gradient
             return value
         return objective.surrogate(densities, value, self.signal(objective, densities, value))
 

@@ -11,9 +11,9 @@ from ppvae.variational.gradient import Gradient
 
 @register("stl", order=2, objectives={"elbo": "unbiased", "iwae": "biased"}, drops_score=True)
 class StickingTheLanding(Gradient):
-    """Through the draws alone, without the score of log q: sticking the landing (Roeder et al. 2017).
+    """The gradient through the draws, without the score of log q: sticking the landing (Roeder et al. 2017).
 
-    θ stays in log q where it takes part there: the mean of that term is 0.
+    Where log q depends on θ, its gradient in θ stays: the mean of that term is 0.
     """
 
     draws: ClassVar[Grad] = "path"

@@ -22,7 +22,7 @@ class ELBO(Objective):
 
     @property
     def unrecorded(self) -> tuple[str, str] | None:
-        return ("free_bits", "looks at the value of the KL") if self.free_bits else None
+        return ("free_bits", "depends on the value of the KL") if self.free_bits else None
 
     def value(self, densities: Densities) -> Tensor:
         return elbo(densities, self.kl, self.beta, self.free_bits)
@@ -32,7 +32,7 @@ class ELBO(Objective):
         return (densities.log_likelihood - kl).detach()
 
     def surrogate(self, densities: Densities, value: Tensor, signal: Tensor) -> Tensor:
-        # a draw's score is independent of the other draws; and E[∂ log q / ∂φ] = 0: that term is not needed
+        # a draw's score is independent of the other draws, and E[∂ log q / ∂φ] = 0, so that term is not needed
         return (signal * densities.log_q + densities.log_likelihood + self.beta * densities.log_prior).mean(0)
 
 
@@ -42,11 +42,11 @@ def elbo(densities: Densities, kl: KL = "mc", beta: float = 1.0, free_bits: floa
     Args:
         densities: of any number of particles.
         kl: "analytic" replaces log q − log p by KL(q ‖ p) site by site wherever that is exact and registered
-            (Kingma & Welling 2014, appendix B); "mc" keeps the draws, whose noise vanishes as q nears the truth
-            (Roeder et al. 2017).
-        beta: weight of the KL terms (Higgins et al. 2017, β-VAE); below 1 the result is no lower bound.
+            (Kingma & Welling 2014, appendix B); "mc" uses the draws, whose noise vanishes as q approaches the
+            posterior (Roeder et al. 2017).
+        beta: weight of the KL terms (Higgins et al. 2017, β-VAE); below 1 the result is not a lower bound.
         free_bits: nats of each site's KL, averaged over the batch, that cost nothing (Kingma et al. 2016): below
-            that its term is constant. For training; no lower bound per datum.
+            that its term is constant. For training only: the result is not a lower bound per datum.
     """
     require.one_of("kl", kl, get_args(KL))
     if kl == "mc" and beta == 1 and not free_bits:
