@@ -88,7 +88,7 @@ def show(value: Any) -> str:
 
 
 def shorten(text: str, most: int = 300) -> str:
-    """The text, cut off after so many characters."""
+    """The text, cut off after `most` characters."""
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
