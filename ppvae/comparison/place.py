@@ -83,7 +83,9 @@ def _config(options: CompareOptions) -> dict[str, Any]:
 
 
 def _refuse_other_options(folder: Path, options: CompareOptions) -> None:
-    before = _config(CompareOptions.of(from_earlier_comparison(read_config(folder))))
+    written = from_earlier_comparison(read_config(folder))
+    data = {"data": written.pop("data", None)}  # the name of a `Data` made in Python is not one that can be loaded
+    before = _config(CompareOptions.of(written)) | data
     now = _config(options)
     for name in (*now, *before):
         one, other = before.get(name), now.get(name)

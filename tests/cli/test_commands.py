@@ -117,7 +117,7 @@ def test_list_names_everything_with_its_first_line(run: Run) -> None:
     for name in (*ppvae.list_models(), *ppvae.list_inference(), *list_data()):
         assert re.search(rf"^\s+{name}\s", out, re.MULTILINE)
     assert "Gaussian mixture model." in out
-    assert "one row φᵢ a datapoint" in out
+    assert "one row φᵢ per datapoint" in out
 
 
 @pytest.mark.parametrize("name", [*ppvae.list_models(), *ppvae.list_inference()])

@@ -112,7 +112,7 @@ def test_the_configuration_holds_every_option_in_words() -> None:
     given = {"models": ["Mine", "vae"], "data": "mine", "seeds": [0], "root": "a/b", "fit": {"epochs": 5}}
     assert {name: found[name] for name in given} == given
     assert found.keys() == CompareOptions.options().keys()
-    again = CompareOptions.of(options.plain())
+    again = CompareOptions.of(options.plain() | {"data": Named()})
     assert again.plain() == options.plain()
 
 

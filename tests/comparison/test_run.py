@@ -781,3 +781,14 @@ def test_pictures_leave_matplotlib_alone(rows: list[Row]) -> None:
 def test_no_rows_give_no_picture() -> None:
     with pytest.raises(ppvae.PpvaeError, match="no rows"):
         plots.comparison([])
+
+
+def test_a_comparison_on_data_made_in_python_continues(tmp_path: Path) -> None:
+    """Its config.yaml has the name of the data, which no catalogue has."""
+    iris = data("iris")
+    mine = ppvae.Data("mine", iris.train, iris.valid, iris.test, "gaussian", "real")
+    first = compare(data=mine, run_dir=tmp_path / "run")
+    again = compare(data=mine, run_dir=tmp_path / "run", resume=True)
+    assert again.rows == first.rows
+    with pytest.raises(ppvae.PpvaeError, match="holds a comparison with data 'mine', not 'iris'"):
+        compare(run_dir=tmp_path / "run", resume=True)

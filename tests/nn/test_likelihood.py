@@ -130,7 +130,7 @@ def test_one_class_adds_a_likelihood(poisson: str, counts: Path, name: str) -> N
     model = ppvae.create(
         name, **options_from_data(type(ppvae.create(name, x_dim=3)), data, {"hidden": [8]} if name == "vae" else {})
     )
-    fit = ppvae.fit(model, data, max_epochs=30, lr=0.01, eval_every=5)
+    fit = ppvae.fit(model, data, epochs=30, lr=0.01, eval_every=5)
     assert fit.history[-1]["valid_bound"] > fit.history[0]["valid_bound"]
     found = ppvae.log_marginal(fit, data.test, num_samples=500, method="importance")
     assert float(found.log_marginal.max()) < 0  # probabilities, not densities

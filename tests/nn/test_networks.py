@@ -71,7 +71,7 @@ def test_every_network_of_a_model_has_its_activation(name: str, options: dict[st
 
 def test_a_fit_keeps_its_activation(tmp_path: Any) -> None:
     model = ppvae.create("vae", x_dim=4, latent_dim=2, hidden=[6], likelihood="gaussian", activation="silu")
-    fit = ppvae.fit(model, ppvae.load_data("iris"), max_epochs=1)
+    fit = ppvae.fit(model, ppvae.load_data("iris"), epochs=1)
     fit.save(tmp_path / "fit")
     again = ppvae.load(tmp_path / "fit")
     assert again.model.options["activation"] == "silu"
@@ -82,7 +82,7 @@ def test_a_fit_keeps_its_activation(tmp_path: Any) -> None:
 @pytest.mark.parametrize("family", ["iaf", "spline"])
 def test_the_networks_of_a_flow_have_its_activation(family: str) -> None:
     model = ppvae.create("vae", x_dim=4, latent_dim=2, hidden=[6], likelihood="gaussian")
-    fit = ppvae.fit(model, ppvae.load_data("iris"), family=family, family_options={"activation": "tanh"}, max_epochs=1)
+    fit = ppvae.fit(model, ppvae.load_data("iris"), family=family, family_options={"activation": "tanh"}, epochs=1)
     net = fit.model.get_submodule("family_net")
     assert any(isinstance(module, nn.Tanh) for module in net.modules())
     assert not any(isinstance(module, nn.ReLU) for module in net.modules())
@@ -96,11 +96,11 @@ def test_the_default_encoder_has_the_activation_of_the_strategy() -> None:
                 pyro.sample("x", Normal(z.unsqueeze(-1), 1.0).to_event(1), obs=x)
 
     data = ppvae.load_data("iris")
-    fit = ppvae.fit(Scale(), data, inference_options={"activation": "gelu"}, max_epochs=1)
+    fit = ppvae.fit(Scale(), data, inference_options={"activation": "gelu"}, epochs=1)
     assert any(isinstance(module, nn.GELU) for module in fit.strategy.modules())
     assert not any(isinstance(module, nn.ReLU) for module in fit.strategy.modules())
     with pytest.raises(ppvae.PpvaeError, match="activation is for the default encoder, and PPCA has its own"):
-        ppvae.fit(ppvae.create("ppca", x_dim=4), data, inference_options={"activation": "gelu"}, max_epochs=1)
+        ppvae.fit(ppvae.create("ppca", x_dim=4), data, inference_options={"activation": "gelu"}, epochs=1)
 
 
 @pytest.mark.parametrize("name", ["vae", "dlgm", "gmm"])

@@ -316,7 +316,9 @@ def test_dynamic_data_give_rows_no_start() -> None:
 @pytest.mark.parametrize("given", [None, 3, nn.Linear(2, 2)])
 def test_what_is_neither_a_model_nor_a_fit_is_refused(given: Any) -> None:
     message = refusal(lambda: fit(given, "amortized"))
-    assert f"model must be a ppvae.Model or the name of one, got {type(given).__name__}" in message
+    assert (
+        f"model must be a ppvae.Model or the name of one (ppvae list has them), got {type(given).__name__}" in message
+    )
 
 
 def test_options_are_checked_as_ever() -> None:
