@@ -154,3 +154,12 @@ def identical(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 def bounds(fit: ppvae.Fit) -> list[tuple[float, float]]:
     return [(entry["train_bound"], entry["valid_bound"]) for entry in fit.history]
+
+
+@pytest.fixture
+def limited() -> Iterator[Callable[[int], None]]:
+    """limited(size): no file may be longer, in bytes; the system itself cuts it there."""
+    resource = pytest.importorskip("resource", reason="this system does not limit the size of files")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)

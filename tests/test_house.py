@@ -185,7 +185,7 @@ TESTS = {
 def test_tests_mirror_the_wings() -> None:
     """The other folders: tests over catalogues, exact answers by other means, and speed."""
     folders = {Path(name).parts[1] for name in TESTS if len(Path(name).parts) > 2}
-    assert folders - {"contract", "oracles", "benchmarks"} == {*MAY_IMPORT} - {"distributions"}
+    assert folders - {"contract", "oracles", "benchmarks"} == {*MAY_IMPORT}
 
 
 @pytest.mark.parametrize("name", TESTS)

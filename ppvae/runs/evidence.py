@@ -8,7 +8,7 @@ import xarray as xr
 
 from ppvae import require
 from ppvae.errors import PpvaeError
-from ppvae.runs.files import replacing
+from ppvae.runs.files import write_with
 from ppvae.runs.folder import EVIDENCE, RESULTS
 from ppvae.runs.results import Row, write_results
 
@@ -27,8 +27,7 @@ def read_evidence(path: Path) -> xr.Dataset:
 
 def write_evidence(path: Path, estimates: xr.Dataset) -> None:
     """Write the estimates of every datum as netCDF."""
-    with replacing(path) as scratch:
-        estimates.to_netcdf(scratch, engine="h5netcdf")
+    write_with(path, lambda scratch: estimates.to_netcdf(scratch, engine="h5netcdf"))
 
 
 def keep_evidence(run: Path, row: Row, estimates: xr.Dataset, overwrite: bool) -> str:

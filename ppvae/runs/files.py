@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -33,6 +33,21 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
         raise PpvaeError(f"cannot write {path}, {error.strerror or error}: choose another place") from error
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def write_with(path: Path, write: Callable[[Path], object]) -> None:
+    """Let a library write the file, in place of what was there; each has errors of its own where the disk refuses.
+
+    Raises:
+        PpvaeError: the disk refuses.
+    """
+    from safetensors import SafetensorError
+
+    with replacing(path) as scratch:
+        try:
+            write(scratch)
+        except (RuntimeError, SafetensorError) as error:
+            raise OSError(require.shorten(" ".join(str(error).split()))) from error
 
 
 def write_text(path: Path, text: str, *, sync: bool = True) -> None:

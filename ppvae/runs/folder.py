@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ppvae.errors import PpvaeError
-from ppvae.runs.files import as_folder, empty_directory, replacing, write_text
+from ppvae.runs.files import as_folder, empty_directory, write_text, write_with
 
 #: file of an unfinished run
 CHECKPOINT = "checkpoint.pt"
@@ -110,8 +110,7 @@ def write_outcome(
     """Write the results of training: history, weights, and last the file that marks the run as finished."""
     write_metrics(directory, history)
     kept = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
-    with replacing(directory / WEIGHTS) as scratch:
-        save_file(kept, scratch)
+    write_with(directory / WEIGHTS, lambda scratch: save_file(kept, scratch))
     text = yaml.safe_dump({"schema": SCHEMA, **outcome}, sort_keys=False, allow_unicode=True)
     write_text(directory / OUTCOME, text)
 

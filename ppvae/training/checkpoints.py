@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ppvae.errors import Interrupted, PpvaeError
-from ppvae.runs.files import missing_parents, remove_empty, replacing
+from ppvae.runs.files import missing_parents, remove_empty, write_with
 from ppvae.runs.folder import CHECKPOINT, CONFIG, METRICS, write_metrics
 from ppvae.training.loop import Training
 
@@ -48,8 +48,8 @@ class Checkpoints:
 
     def write(self, training: Training) -> None:
         """Write checkpoint.pt, in place of the last one."""
-        with replacing(self.directory / CHECKPOINT) as scratch:
-            torch.save(training.state(), scratch)
+        state = training.state()
+        write_with(self.directory / CHECKPOINT, lambda scratch: torch.save(state, scratch))
         self.steps = training.steps
 
     def restore(self, training: Training) -> None:

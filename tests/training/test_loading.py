@@ -1,7 +1,10 @@
 """Fits on disk: they come back as they were, damage is refused in one line, and nothing is ever unpickled."""
 
+import errno
+import os
 import pickle
 import re
+import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -236,17 +239,44 @@ def test_a_fit_is_not_overwritten(saved: Path) -> None:
 
 
 @pytest.mark.parametrize("empty", [False, True])
-@pytest.mark.parametrize("step", ["write_config", "write_metrics", "save_file", "yaml.safe_dump", "write_text"])
-def test_a_failed_write_leaves_nothing(step: str, empty: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("file", FILES)
+def test_a_failed_write_leaves_nothing(file: str, empty: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk at any file: one line, no folder appears, none is left half full, and no scratch stays behind."""
+    replace = Path.replace
 
-    def fail(*args: Any, **kwargs: Any) -> None:
-        raise OSError("no space left on device")
+    def full(self: Path, target: Path) -> Path:
+        if target.name == file:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return replace(self, target)
 
     if empty:
         (tmp_path / "fit").mkdir()
-    monkeypatch.setattr(f"ppvae.runs.folder.{step}", fail)
-    assert "no space left" in refusal(lambda: _zoo().save(tmp_path / "fit"))
+    monkeypatch.setattr(Path, "replace", full)
+    assert "No space left" in refusal(lambda: _zoo().save(tmp_path / "fit"))
+    assert [p.name for p in tmp_path.rglob("*")] == (["fit"] if empty else [])
+
+
+@pytest.mark.parametrize("empty", [False, True])
+@pytest.mark.parametrize("file", ["config.yaml", "metrics.csv", "weights.safetensors"])
+def test_a_file_cut_short_leaves_nothing(
+    file: str, empty: bool, tmp_path: Path, limited: Callable[[int], None]
+) -> None:
+    """As before, where the disk takes a part of a file: the first that is longer than those written before it."""
+    result = fit(ppvae.create("vae", x_dim=3, latent_dim=2, hidden=[40], likelihood="gaussian"))
+    if file == "metrics.csv":
+        result.history = 1000 * result.history
+    result.save(tmp_path / "whole")
+    size = {name: (tmp_path / "whole" / name).stat().st_size for name in FILES}
+    shutil.rmtree(tmp_path / "whole")
+    if empty:
+        (tmp_path / "fit").mkdir()
+    order = ["config.yaml", "metrics.csv", "weights.safetensors"]
+    longest_before = max([0, *(size[name] for name in order[: order.index(file)])])
+    assert longest_before < size[file]
+    limited((longest_before + size[file]) // 2)
+    message = refusal(lambda: result.save(tmp_path / "fit"))
+    assert file in message
+    assert "File too large" in message
     assert [p.name for p in tmp_path.rglob("*")] == (["fit"] if empty else [])
 
 

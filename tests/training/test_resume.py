@@ -255,14 +255,14 @@ def test_a_bad_checkpoint_is_refused(how: str, stopped: Path, tmp_path: Path) ->
         path.write_bytes(whole[: len(whole) // 2] if how == "cut" else b"")
     text = refusal(lambda: run("amortized", stopped, resume=True))
     assert str(path) in text
-    assert "start anew" in text
+    assert "start again" in text
     assert not bait.exists()
 
 
 def test_other_threads_are_said(stopped: Path) -> None:
     state = torch.load(stopped / CHECKPOINT, weights_only=True)
     torch.save({**state, "threads": 77}, stopped / CHECKPOINT)
-    with pytest.warns(UserWarning, match="began with 77 threads"):
+    with pytest.warns(UserWarning, match="started with 77 threads"):
         run("amortized", stopped, resume=True)
 
 
