@@ -25,7 +25,7 @@ def test_a_file_cut_short_by_the_disk_leaves_nothing(
     path = tmp_path / "numbers"
     path.write_text("before")
     limited(2000)
-    with pytest.raises(PpvaeError, match="cannot write .*numbers, .*choose another place") as caught:
+    with pytest.raises(PpvaeError, match=r"cannot write .*numbers, .*choose another place") as caught:
         write_with(path, WRITE[library])
     assert "\n" not in str(caught.value)
     assert [each.name for each in tmp_path.iterdir()] == ["numbers"]
