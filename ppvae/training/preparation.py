@@ -45,7 +45,7 @@ def prepared(model: Model | Fit, data: Data, settings: Settings) -> Fit:
         set_family(model, x, *family)
     strategy = strategy_class(settings.inference)(model, x, **settings.inference_options).to(x.dtype)
     if settings.gradient is None and settings.kl is None:
-        estimator = default_gradient(estimator, model, strategy, data.draw(x[:2]))
+        estimator = default_gradient(estimator, model, strategy, data, x)
     estimator.suits(model, settings.num_particles)
     if origin is not None and strategy.layout.entries.keys() == origin.strategy.layout.entries.keys():
         strategy.warm_start(partial(posterior_of, origin, x, trained_on(origin, data)), origin.strategy, x)
@@ -87,11 +87,12 @@ def start_model(model: Model, data: Data) -> Tensor:
     return x
 
 
-def default_gradient(estimator: Estimator, model: Model, strategy: Strategy, x: Tensor) -> Estimator:
+def default_gradient(estimator: Estimator, model: Model, strategy: Strategy, data: Data, x: Tensor) -> Estimator:
     """A gradient without the score of log q, where KL terms come from draws: there the score is noise of mean 0."""
     quiet = without_score(estimator.objective) if has_kl_terms(estimator.objective) else None
     if quiet is None:
         return estimator
+    x = data.draw(x[:2])
     with torch.no_grad(), seeded(0, device=x.device):
         phi = strategy.layout.unpack(strategy.start.repeat(len(x), 1))
         densities = log_densities(model, Posterior(model, phi), x)

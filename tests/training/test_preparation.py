@@ -457,3 +457,15 @@ def test_the_command_line_refuses(words: str, said: str, here: Path, capsys: pyt
     assert said in err
     assert len(err.splitlines()) == 1
     assert not (here / "new").exists()
+
+
+def test_an_objective_with_one_sound_default_draws_nothing_to_choose_its_gradient() -> None:
+    """On data that are drawn anew at each step: what the choice drew would move every number after it."""
+    data = ppvae.load_data("digits", treatment="dynamic", num_train=100)
+    torch.manual_seed(1)
+    model = ppvae.create("vae", x_dim=64, latent_dim=2, hidden=[8])
+    options: dict[str, Any] = {"objective": "iwae", "num_particles": 2, "steps": 2, "seed": 3, "progress": False}
+    default, named = (ppvae.fit(model, data, gradient=gradient, **options) for gradient in (None, "reparam"))
+    assert default.settings.gradient == "reparam"
+    weights, others = default.model.state_dict(), named.model.state_dict()
+    assert [name for name in weights if not torch.equal(weights[name], others[name])] == []
