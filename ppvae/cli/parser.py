@@ -147,9 +147,9 @@ def underscored(word: str) -> str:
     match = re.match(r"--([\w.-]+)", word)
     if match is None:
         return word
-    parts = match.group(1).split(".")
-    parts[1:] = [part if part in STRATEGIES else part.replace("-", "_") for part in parts[1:]]
-    return ".".join([f"--{parts[0].replace('-', '_')}", *parts[1:]]) + word[match.end() :]
+    head, *inner = match.group(1).split(".")
+    inner = [part if part in STRATEGIES else part.replace("-", "_") for part in inner]
+    return "--" + ".".join([head.replace("-", "_"), *inner]) + word[match.end() :]
 
 
 def _named(kind: type[Command]) -> dict[str, Option]:
