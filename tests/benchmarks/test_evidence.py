@@ -2,7 +2,7 @@
 
 pytest tests/benchmarks/test_evidence.py --benchmark-enable -s
 
-prints a table and draws .benchmarks/evidence.png. Skipped where MNIST is not at hand.
+prints a table and draws .benchmarks/evidence.png. Skipped where MNIST is not available.
 """
 
 from __future__ import annotations

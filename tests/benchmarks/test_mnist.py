@@ -1,4 +1,4 @@
-"""An epoch of a VAE on real MNIST beside a hand-written torch loop; skipped where MNIST is not at hand.
+"""An epoch of a VAE on real MNIST beside a hand-written torch loop; skipped where MNIST is not available.
 
 pytest tests/benchmarks/test_mnist.py --benchmark-enable
 """
@@ -66,7 +66,7 @@ def fit_epoch(data: ppvae.Data, compile: bool = False) -> float:
     return second["seconds"] - first["seconds"]
 
 
-@pytest.mark.skipif(not (ROOT / "MNIST" / "raw").is_dir(), reason="MNIST is not at hand")
+@pytest.mark.skipif(not (ROOT / "MNIST" / "raw").is_dir(), reason="MNIST is not available")
 def test_epoch(rounds: int, paired: Callable[..., dict[str, float]]) -> None:
     data = ppvae.load_data("mnist", treatment="dynamic", root=ROOT, num_train=None if rounds > 1 else 1000)
     paired(
