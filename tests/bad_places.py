@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stops import Killed, stopped_before
 
 import ppvae
 from ppvae.cli.main import main
 from ppvae.data.dataset import Data
-from ppvae.training.loop import Training
 
 USER_FILE = '''
 import pyro
@@ -247,29 +247,17 @@ def furnish(place: Path) -> None:
 def _stopped(place: Path) -> None:
     """A fit and a comparison that were killed in the middle, a finished comparison, and damaged ones."""
 
-    class Killed(BaseException):
-        pass
-
-    take = Training.take_step
-
-    def dying(self: Training, index: Any) -> float:
-        if self.steps == 3:
-            raise Killed
-        return take(self, index)
-
     iris = ppvae.load_data("iris")
     short: dict[str, Any] = {"progress": False, "batch_size": 50, "checkpoint_seconds": 0.0}
     ppca = ppvae.create("ppca", x_dim=4, latent_dim=2)
     compared: dict[str, Any] = {"num_samples": 30, "seeds": [0], **short}
     ppvae.compare("ppca", "exact", "iris", epochs=1, run_dir=place / "compared", **compared)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Training, "take_step", dying)
-        by_hand = Data("mine", iris.train, iris.valid, iris.test, "gaussian", "real")
-        for name, data in (("stopped-fit", iris), ("stopped-by-hand", by_hand)):
-            with pytest.raises(Killed):
-                ppvae.fit(ppca, data, epochs=5, run_dir=place / name, **short)
-        with pytest.raises(Killed):
-            ppvae.compare("ppca", "exact", "iris", epochs=5, run_dir=place / "stopped-compare", **compared)
+    by_hand = Data("mine", iris.train, iris.valid, iris.test, "gaussian", "real")
+    for name, data in (("stopped-fit", iris), ("stopped-by-hand", by_hand)):
+        with stopped_before(3, Killed):
+            ppvae.fit(ppca, data, epochs=5, run_dir=place / name, **short)
+    with stopped_before(3, Killed):
+        ppvae.compare("ppca", "exact", "iris", epochs=5, run_dir=place / "stopped-compare", **compared)
     for source, name, damage in (
         ("stopped-fit", "resume-no-checkpoint", lambda folder: (folder / "checkpoint.pt").unlink()),
         ("stopped-fit", "resume-cut", lambda folder: (folder / "checkpoint.pt").write_bytes(b"PK")),
@@ -351,6 +339,13 @@ def enter(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def tree() -> dict[str, tuple[int, int]]:
     """Every file and folder below the current one, with its size and the time when it was last changed."""
     return {str(path): ((stat := path.stat()).st_size, stat.st_mtime_ns) for path in Path().rglob("*")}
+
+
+def must_refuse(command: str, thing: str, way_out: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The line that refuses the command names the thing and the way out."""
+    err = refused(command, capsys)
+    assert thing in err
+    assert way_out.lower() in err.lower()
 
 
 def refused(command: str, capsys: pytest.CaptureFixture[str]) -> str:

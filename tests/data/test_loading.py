@@ -10,12 +10,11 @@ import sys
 import zipfile
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
-from checks import identical, refusal
+from checks import identical, offline, refusal
 from sklearn.datasets import load_digits
 from sklearn.utils import check_random_state
 from torch import Tensor
@@ -39,15 +38,9 @@ needs_mnist = pytest.mark.skipif(
 
 
 @pytest.fixture(autouse=True)
-def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test downloads or writes outside its own folder."""
-
-    def refuse(*args: Any, **kwargs: Any) -> None:
-        raise URLError("tests have no network")
-
-    monkeypatch.setattr("urllib.request.urlopen", refuse)
-    monkeypatch.setenv("PPVAE_DATA", str(tmp_path / "root"))
-    monkeypatch.chdir(tmp_path)
+    offline(tmp_path, monkeypatch)
 
 
 # Named sets

@@ -6,12 +6,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
-from checks import identical, refusal
+from checks import identical, offline, refusal
 from PIL import Image
 from torch import Tensor
 
@@ -27,14 +26,7 @@ EVALUATION = {"Tibetan": 2}
 @pytest.fixture(autouse=True)
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The data root; no test downloads."""
-
-    def refuse(*args: Any, **kwargs: Any) -> None:
-        raise URLError("tests have no network")
-
-    monkeypatch.setattr("urllib.request.urlopen", refuse)
-    monkeypatch.setenv("PPVAE_DATA", str(tmp_path / "root"))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path / "root"
+    return offline(tmp_path, monkeypatch)
 
 
 # Two moons

@@ -7,7 +7,7 @@ draws under a bound that makes the same ones at every call.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -17,7 +17,9 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from checks import refusal
 from conftest import Untouched, bounds, identical, weights, z_statistic
+from stops import stopped_before
 from torch import Tensor, nn
 
 import ppvae
@@ -25,7 +27,6 @@ from ppvae.inference.amortized import Amortized
 from ppvae.inference.per_datapoint import PerDatapoint
 from ppvae.inference.semi_amortized import SemiAmortized
 from ppvae.pair.local import Phi
-from ppvae.training.loop import Training
 from ppvae.variational.bound import Bound
 from ppvae.variational.estimator import Estimator
 from ppvae.variational.objectives.elbo import elbo
@@ -409,13 +410,6 @@ def test_it_trains_with_enumerated_latents(options: dict[str, Any], backprop: st
 # Refusals
 
 
-def refusal(action: Callable[[], object]) -> str:
-    with pytest.raises(ppvae.PpvaeError) as caught:
-        action()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -465,28 +459,13 @@ def test_a_saved_fit_refines_as_before(backprop: str, tmp_path: Path) -> None:
     assert identical(again.posterior(digits().test).phi, result.posterior(digits().test).phi)
 
 
-class Dead(Exception):
-    pass
-
-
 @pytest.mark.parametrize("backprop", BACKPROP)
-def test_stopped_and_resumed_ends_as_one_left_alone(
-    backprop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stopped_and_resumed_ends_as_one_left_alone(backprop: str, tmp_path: Path) -> None:
     """To the last bit, in the middle of an epoch; the steps of refinement draw from the same random state."""
     options: dict[str, Any] = {"inference_options": {"refine_steps": 2, "backprop": backprop}, "lr": 0.01}
     options |= {"run_dir": tmp_path / "run", "checkpoint_seconds": 0.0}
-    take = Training.take_step
-
-    def dying(self: Training, index: Tensor) -> float:
-        if self.steps == 6:
-            raise Dead
-        return take(self, index)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Training, "take_step", dying)
-        with pytest.raises(Dead):
-            fit(**options)
+    with stopped_before(6):
+        fit(**options)
     resumed = fit(**options, resume=True)
     alone = fit(**{name: value for name, value in options.items() if name not in ("run_dir", "checkpoint_seconds")})
     assert resumed.history[-1]["step"] == 12

@@ -9,6 +9,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from checks import refusal
 from torch import Tensor
 
 import ppvae
@@ -165,16 +166,6 @@ def also(name: str, fn: dist.TorchDistribution, **kwargs: Any) -> Program:
 MODEL, GUIDE = program(z_and_x), program(z_site)
 NORMAL = dist.Normal(torch.zeros(()), 1.0)
 MARKED = {"infer": {"enumerate": "parallel"}}
-
-
-def refusal(action: Callable[[], object]) -> str:
-    """The message of the PpvaeError that `action` must raise: one line."""
-    with pytest.raises(PpvaeError) as caught:
-        action()
-    message = str(caught.value)
-    assert message
-    assert "\n" not in message
-    return message
 
 
 def score(model: Program = MODEL, guide: Program = GUIDE, **kwargs: Any) -> Densities:

@@ -9,6 +9,7 @@ from typing import Any
 import pyro
 import pytest
 import torch
+from checks import refusal
 from pyro.distributions import (
     Beta,
     Dirichlet,
@@ -245,10 +246,8 @@ def test_divergences_in_closed_form(family: str) -> None:
     ],
 )
 def test_refusals(options: dict[str, Any], words: str) -> None:
-    with pytest.raises(ppvae.PpvaeError) as caught:
-        ppvae.fit(ppvae.create("ppca", x_dim=4, latent_dim=2), ppvae.load_data("iris"), epochs=1, **options)
-    assert words in str(caught.value)
-    assert "\n" not in str(caught.value)
+    model = ppvae.create("ppca", x_dim=4, latent_dim=2)
+    assert words in refusal(lambda: ppvae.fit(model, ppvae.load_data("iris"), epochs=1, **options))
 
 
 def test_a_model_without_latents_has_no_family() -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 import xarray as xr
 import yaml
+from stops import Killed, stopped_before
 
 import ppvae
 from ppvae.cli.main import main
@@ -39,10 +40,6 @@ SMALL: dict[str, Any] = {
     "batch_size": 20,
     "patience": None,
 }
-
-
-class Killed(BaseException):
-    """Nobody catches it, as nobody catches a kill."""
 
 
 def small(place: Path | None, **changes: Any) -> Comparison:
@@ -80,23 +77,16 @@ def test_a_comparison_goes_on_where_it_was_killed(
     row: int, step: int, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows that are finished are not made again, the one that was killed goes on, and the rest is as if nothing was."""
-    place, take, go = tmp_path / "run", Training.take_step, Training.run
+    place, go = tmp_path / "run", Training.run
     trained: list[tuple[str, int]] = []
 
     def counted(self: Training) -> ppvae.Fit:
         trained.append((self.settings.inference, self.settings.seed))
         return go(self)
 
-    def dying(self: Training, index: torch.Tensor) -> float:
-        if len(trained) == row + 1 and self.steps == step:
-            raise Killed
-        return take(self, index)
-
     monkeypatch.setattr(Training, "run", counted)
-    with monkeypatch.context() as patch:
-        patch.setattr(Training, "take_step", dying)
-        with pytest.raises(Killed):
-            small(place, checkpoint_seconds=0.0)
+    with stopped_before(step, Killed, when=lambda: len(trained) == row + 1):
+        small(place, checkpoint_seconds=0.0)
     assert len(read_results(place / RESULTS) if row else []) == row
     before = stamps(place / FITS)
     trained.clear()

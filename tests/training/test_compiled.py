@@ -13,6 +13,7 @@ import torch
 import yaml
 from checks import compiler
 from pairs import Branching
+from stops import stopped_before
 from torch import Tensor, nn
 
 import ppvae
@@ -20,7 +21,6 @@ from ppvae.cli.main import main
 from ppvae.errors import NonFiniteError
 from ppvae.runs.folder import CONFIG
 from ppvae.training.compiled import CompiledEstimate
-from ppvae.training.loop import Training
 
 BATCH, WHOLE = 40, 2  # 110 data: two whole batches and a part of one
 
@@ -221,27 +221,13 @@ def test_a_nan_is_blamed_on_the_site_that_it_came_from() -> None:
     assert said[0] == said[1]
 
 
-class Stopped(Exception):
-    pass
-
-
 @compiler
-def test_a_resumed_fit_ends_as_one_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_fit_ends_as_one_left_alone(tmp_path: Path) -> None:
     """The compiled step is recorded again, by another batch; to the last bit, as the operations are the same."""
     options = {"checkpoint_seconds": 0.0, "epochs": 4}
     alone = fit(vae, True, run_dir=tmp_path / "alone", **options)
-    step, steps = Training.take_step, []
-
-    def stopping(self: Training, *args: Any) -> Any:
-        if len(steps) == 7:
-            raise Stopped
-        steps.append(1)
-        return step(self, *args)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Training, "take_step", stopping)
-        with pytest.raises(Stopped):
-            fit(vae, True, run_dir=tmp_path / "stopped", **options)
+    with stopped_before(7):
+        fit(vae, True, run_dir=tmp_path / "stopped", **options)
     again = fit(vae, True, run_dir=tmp_path / "stopped", resume=True, **options)
     for name, value in alone.model.state_dict().items():
         assert torch.equal(again.model.state_dict()[name], value), name

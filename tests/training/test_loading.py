@@ -15,6 +15,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 import yaml
+from checks import refusal
 from conftest import Untouched
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -96,16 +97,6 @@ def same(one: ppvae.Fit, other: ppvae.Fit) -> bool:
     """Whether two fits give the same numbers for the same data."""
     first, second = (ppvae.log_marginal(f, data().test, num_samples=30) for f in (one, other))
     return first.identical(second)
-
-
-def refusal(action: Callable[[], object]) -> str:
-    """The message of the PpvaeError that `action` must raise: one line of bearable length."""
-    with pytest.raises(ppvae.PpvaeError) as caught:
-        action()
-    message = str(caught.value)
-    assert "\n" not in message
-    assert 10 < len(message) < 600
-    return message
 
 
 # Round trips

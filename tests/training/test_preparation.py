@@ -15,13 +15,14 @@ import pyro.distributions as dist
 import pytest
 import torch
 import yaml
+from checks import refusal
 from conftest import Untouched
+from stops import stopped_before
 from torch import Tensor, nn
 
 import ppvae
 from ppvae.cli import main as cli
 from ppvae.pair.local import Phi
-from ppvae.training.loop import Training
 from ppvae.variational.objectives.elbo import elbo
 
 #: a learning rate at which no weight moves
@@ -89,13 +90,6 @@ def bound(fit: ppvae.Fit, posterior: ppvae.Posterior, x: Tensor) -> Tensor:
 def own(fit: ppvae.Fit, x: Tensor) -> ppvae.Posterior:
     """q of the training data, as training left it."""
     return fit.posterior(x, torch.arange(len(x)) if fit.strategy.has_rows else None)
-
-
-def refusal(action: Callable[[], object]) -> str:
-    with pytest.raises(ppvae.PpvaeError) as caught:
-        action()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 # What is taken over
@@ -331,35 +325,22 @@ def test_options_are_checked_as_ever() -> None:
 # Kept runs
 
 
-class Dead(Exception):
-    pass
-
-
 def kept(place: Path, resume: bool = False, **options: Any) -> ppvae.Fit:
     return fit(
         origin(), "per-datapoint", train_model=False, run_dir=place, resume=resume, checkpoint_seconds=0.0, **options
     )
 
 
-def killed(place: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[[], object]) -> None:
+def killed(place: Path, run: Callable[[], object]) -> None:
     """Run until the third step."""
-    take = Training.take_step
-
-    def dying(self: Training, index: Tensor) -> float:
-        if self.steps == 3:
-            raise Dead
-        return take(self, index)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Training, "take_step", dying)
-        with pytest.raises(Dead):
-            run()
+    with stopped_before(3):
+        run()
     assert (place / "checkpoint.pt").exists()
 
 
-def test_a_killed_run_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_is_resumed(tmp_path: Path) -> None:
     """Weights and rows end to the last bit as if it had been left alone; all of θ can be trained again."""
-    killed(tmp_path / "run", monkeypatch, lambda: kept(tmp_path / "run"))
+    killed(tmp_path / "run", lambda: kept(tmp_path / "run"))
     resumed, alone = kept(tmp_path / "run", resume=True), kept(tmp_path / "alone")
     read = kept(tmp_path / "run", resume=True)  # it is finished: read, not trained again
     for result in (resumed, read, ppvae.load(tmp_path / "run")):
@@ -430,7 +411,7 @@ def test_a_run_with_init_is_resumed(
 ) -> None:
     """With `--resume RUN` alone, to the last bit."""
     more = "--checkpoint_seconds 0 --batch_size 30 --run_dir"
-    killed(here / "second", monkeypatch, lambda: cli.main(shlex.split(f"{INIT} {more} second --debug")))
+    killed(here / "second", lambda: cli.main(shlex.split(f"{INIT} {more} second --debug")))
     assert command("fit --resume second", capsys)[0] == 0
     assert command(f"{INIT} {more} third", capsys)[0] == 0
     second, third = weights("second"), weights("third")

@@ -9,18 +9,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from checks import refusal
+from stops import stopped_before
 
 import ppvae
 from ppvae.cli.main import main
 from ppvae.runs.folder import CHECKPOINT, CONFIG, METRICS, OUTCOME, WEIGHTS
-from ppvae.training.loop import Training
 
 STEPS_AN_EPOCH, EPOCHS = 5, 4
 STEPS = STEPS_AN_EPOCH * EPOCHS
@@ -43,7 +43,7 @@ CASES: dict[str, tuple[str, dict[str, Any], str, str, dict[str, Any]]] = {
 HARNESS = """
 import os, signal, sys
 from pathlib import Path
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 import torch
 torch.set_num_threads({threads})
 from ppvae.training.loop import Training
@@ -111,7 +111,9 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int, str
         wanted.append((case, chance.randrange(2, STEPS), "writing"))
     wanted.append(("amortized", 0, "step"))
     runs = [(case, step, how, str(place / f"{case}-{step}-{how}")) for case, step, how in wanted]
-    text = HARNESS.format(tests=str(Path(__file__).parent), threads=torch.get_num_threads(), runs=runs)
+    text = HARNESS.format(
+        tests=[str(Path(__file__).parents[at]) for at in (0, 1)], threads=torch.get_num_threads(), runs=runs
+    )
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     return {(case, step, how): Path(where) for case, step, how, where in runs}
@@ -180,31 +182,11 @@ def test_ctrl_c_keeps_the_run_and_says_how_to_go_on(tmp_path: Path, capsys: pyte
     assert "is finished" in capsys.readouterr().err
 
 
-def refusal(action: Callable[[], object]) -> str:
-    with pytest.raises(ppvae.PpvaeError) as caught:
-        action()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
 @pytest.fixture
 def stopped(tmp_path: Path) -> Path:
     """A run with a checkpoint and no outcome, as a kill leaves it."""
-
-    class Dead(Exception):
-        pass
-
-    take = Training.take_step
-
-    def dying(self: Training, index: torch.Tensor) -> float:
-        if self.steps == 7:
-            raise Dead
-        return take(self, index)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Training, "take_step", dying)
-        with pytest.raises(Dead):
-            run("amortized", tmp_path / "stopped")
+    with stopped_before(7):
+        run("amortized", tmp_path / "stopped")
     return tmp_path / "stopped"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from checks import refusal
 
 import ppvae
 from ppvae.catalogue import GRADIENTS, OBJECTIVES
@@ -64,10 +65,8 @@ def test_dreg_refuses_weights_of_the_guide() -> None:
     ],
 )
 def test_refusals(options: dict[str, Any], words: str) -> None:
-    with pytest.raises(ppvae.PpvaeError) as caught:
-        ppvae.fit(ppvae.create("ppca", x_dim=4, latent_dim=2), ppvae.load_data("iris"), epochs=1, **options)
-    assert words in str(caught.value)
-    assert "\n" not in str(caught.value)
+    model = ppvae.create("ppca", x_dim=4, latent_dim=2)
+    assert words in refusal(lambda: ppvae.fit(model, ppvae.load_data("iris"), epochs=1, **options))
 
 
 # Schedules
