@@ -42,7 +42,10 @@ def log_prob(fn: Any, value: Tensor) -> Tensor:
 def _bernoulli(logits: Tensor, value: Tensor, event_dim: int) -> Tensor:
     """x·l − log(1 + eˡ) summed over the event: one temporary tensor instead of five."""
     terms = softplus(logits, threshold=40)  # above 20, torch's default, it would not be exact in float64
-    terms.addcmul_(value, logits, value=-1)
+    if torch.broadcast_shapes(value.shape, logits.shape) == logits.shape:
+        terms.addcmul_(value, logits, value=-1)
+    else:  # the same logits for several values
+        terms = torch.addcmul(terms, value, logits, value=-1)
     return -terms.sum(tuple(range(-event_dim, 0)))
 
 
