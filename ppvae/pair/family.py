@@ -20,6 +20,7 @@ from torch.distributions import biject_to
 
 from ppvae.catalogue import FAMILIES
 from ppvae.pair.local import Local, Phi
+from ppvae.pair.supports import Circle, inner
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,11 @@ class LocalSite:
         """Numbers in the unconstrained value."""
         return self.mean.numel()
 
+    @property
+    def periodic(self) -> bool:
+        """Whether each coordinate is an angle."""
+        return isinstance(inner(self.support), Circle)
+
 
 class Family:
     """q(z | φ) over the latents of a model, and the declaration of its local parameters.
@@ -48,11 +54,13 @@ class Family:
         net: the weights that q owns, shared by all data, or None.
         uses_model: whether q depends on θ; such a family also takes the model and some data x.
         differentiable_once: whether the gradients of its draws cannot be differentiated again.
+        takes_angles: whether it is periodic in a latent that is an angle.
     """
 
     catalogue: ClassVar = FAMILIES
     uses_model: ClassVar[bool] = False
     differentiable_once: ClassVar[bool] = False
+    takes_angles: ClassVar[bool] = False
 
     phi: dict[str, Local]
     net: nn.Module | None = None

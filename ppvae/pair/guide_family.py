@@ -61,6 +61,10 @@ def make_family(name: str, sites: list[LocalSite], options: dict[str, Any], mode
         if name == DEFAULT:
             return cls(sites)
         raise PpvaeError(f"family {name!r} needs a local latent, and the model has none: remove family")
+    angle = next((site.name for site in sites if site.periodic), None)
+    if angle is not None and not cls.takes_angles:
+        others = " or ".join(repr(other) for other in FAMILIES if FAMILIES[other].takes_angles)
+        raise PpvaeError(f"latent {angle!r} is an angle, and family {name!r} is not periodic: use {others}")
     if cls.uses_model:
         return cls(sites, model, x, **options)
     return cls(sites, **options)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from pyro import poutine
@@ -15,6 +14,7 @@ from ppvae.errors import PpvaeError
 from ppvae.pair.family import LocalSite
 from ppvae.pair.model import Model
 from ppvae.pair.sites import marked, sample_sites
+from ppvae.pair.supports import base_of, inner, support_of
 from ppvae.randomness import seeded
 
 #: number of prior draws for the starting moments
@@ -47,11 +47,11 @@ def local_sites(model: Model, x: Tensor, *, way_out: str = "give a guide") -> li
                 )
             if fn.support.is_discrete:
                 raise PpvaeError(
-                    f"latent {name!r} is discrete ({type(_base(fn)).__name__}) and has no mean field: {way_out}, "
+                    f"latent {name!r} is discrete ({type(base_of(fn)).__name__}) and has no mean field: {way_out}, "
                     'or mark it infer={"enumerate": "parallel"} if its values can be summed out'
                 )
-            support = _base_support(fn.support)
-            if any(b.dim() > len(fn.event_shape) for b in vars(_inner(support)).values() if isinstance(b, Tensor)):
+            support = _base_support(support_of(fn))
+            if any(b.dim() > len(fn.event_shape) for b in vars(inner(support)).values() if isinstance(b, Tensor)):
                 raise PpvaeError(
                     f"the support of latent {name!r} depends on the batch or on another latent, and has no fixed "
                     f"bijection: {way_out}"
@@ -78,18 +78,6 @@ def _prior_moments(
     return out
 
 
-def _base(fn: Any) -> Any:
-    while hasattr(fn, "base_dist"):
-        fn = fn.base_dist
-    return fn
-
-
-def _inner(support: constraints.Constraint) -> constraints.Constraint:
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    return support
-
-
 def _base_support(support: constraints.Constraint) -> constraints.Constraint:
     """real for every independent(real): the common case needs no bijection."""
-    return constraints.real if _inner(support) is constraints.real else support
+    return constraints.real if inner(support) is constraints.real else support
