@@ -22,6 +22,7 @@ import ppvae.distributions.kl  # registers divergences  # noqa: F401
 from ppvae import require
 from ppvae.errors import PpvaeError
 from ppvae.pair.sites import GRADS, Draws, Grad, ModelRecorder, Site, draw
+from ppvae.pair.summation import sum_out
 
 
 class Densities:
@@ -113,7 +114,21 @@ class Densities:
         """Σ exp(log_weight) · value over rows: [R, B] → [B]."""
         if not self.enumerated:
             return value.mean(0)
-        return (self.log_weight.exp() * value).sum(0)
+        # a value that q never takes has log w = inf, and weighs nothing
+        return (self.log_weight.exp() * value.masked_fill(self.log_weight.isneginf(), 0.0)).sum(0)
+
+    def weighed_ratio(self, extra: float = 0.0) -> Tensor:
+        """log_weight + extra + log_ratio [R, B]: with no extra, logs of the terms whose sum over rows estimates p(x).
+
+        q cancels in the term of a value of an enumerated site, which is therefore kept where q never takes the value.
+        """
+        log_weight = self.log_weight + extra if extra else self.log_weight
+        terms = self.log_ratio + log_weight
+        if not self.enumerated:
+            return terms
+        drawn = self._sum(self.site_log_q[name] for name, site in self._q.items() if site.weight is None)
+        alone = self.log_joint - drawn + (extra - math.log(self._draws.particles))
+        return torch.where(log_weight.isneginf(), alone, terms)
 
     def kl(self, analytic: bool = True) -> Tensor:
         """KL(q ‖ p) [R, B]: the sum of `kl_sites`, or log q − log p of the draws."""
@@ -152,7 +167,7 @@ class Densities:
 
     @cached_property
     def _summed_out(self) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        return _sum_out(self._p, self._q, self._summed, self._guide_dims + 2, self._flat)
+        return sum_out(self._p, self._q, self._summed, self._guide_dims + 2, self._flat)
 
     def _flat(self, value: Tensor) -> Tensor:
         if value.shape == self._shape == self._core:
@@ -247,33 +262,6 @@ def _particles_of(values: Mapping[str, Tensor], batch: int) -> int:
             f"values= must hold tensors [S, {batch}, *event] with the same S; their first two sizes are {shapes}"
         )
     return next(iter(shapes.values()))[0]
-
-
-def _sum_out(
-    p: dict[str, Site], q: dict[str, Site], summed: int, keep: int, flat: Callable[[Tensor], Tensor]
-) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Sum the model's own discrete latents out of the joint, exactly, over the product of their values."""
-    dims = tuple(range(-keep - summed, -keep))
-
-    def marginal(names: list[str]) -> Tensor:
-        total = cast(Tensor, sum(p[name].log_prob for name in names))
-        lead = total.dim() - keep
-        if lead <= 0:
-            return total
-        return total.logsumexp(tuple(range(lead))) if total.dim() <= keep + summed else total.logsumexp(dims)
-
-    latents = [name for name, site in p.items() if not site.observed]
-    free = [name for name in latents if name in q and p[name].log_prob.dim() <= keep]
-    log_joint = flat(marginal(list(p)))
-    bound = [name for name in latents if name not in free]
-    # log p of the guide's latents, the others summed out; without a latent of the guide they sum to 1
-    log_prior = flat(marginal(latents)) if q else torch.zeros_like(log_joint)
-    terms = {name: flat(p[name].log_prob) for name in free}
-    named = [name for name in bound if name in q]
-    if named:
-        terms["+".join(named)] = log_prior - cast(Tensor, sum(terms.values()))
-    terms["+".join(name for name, site in p.items() if site.observed)] = log_joint - log_prior
-    return log_joint - log_prior, log_prior, terms
 
 
 def _integrable(p: dict[str, Site], q: dict[str, Site]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import torch
@@ -83,6 +83,12 @@ class Recorder(Messenger):
             )
         enumerated = False
         if not msg["is_observed"]:
+            if msg["mask"] is not None and msg["mask"] is not True:
+                raise PpvaeError(
+                    f"latent {name!r} is masked, so that its density does not integrate to 1: mask the observed sites "
+                    "alone, and give a latent that is not used a density of its own, such as Normal(0, 1), in model "
+                    "and guide"
+                )
             enumerated = self.resolve(msg)
             msg["done"] = True
         fn = msg["fn"] if msg["mask"] is None else msg["fn"].mask(msg["mask"])
@@ -221,6 +227,15 @@ class Draws:
         }
         kept = len(range(*particles.indices(self.particles)))
         return Draws(sites, len(rows), kept, self.next_dim, self.reparameterized, analytic=False)
+
+    def converted(self, dtype: torch.dtype) -> Draws:
+        """The same values, with their log q, in another precision; their distributions are not."""
+        sites = {}
+        for name, site in self.sites.items():
+            value = site.value.to(dtype) if site.value.is_floating_point() else site.value
+            weight = None if site.weight is None else site.weight.to(dtype)
+            sites[name] = replace(site, value=value, weight=weight, _log_prob=site.log_prob.to(dtype))
+        return replace(self, sites=sites, analytic=False)
 
     @property
     def raw_values(self) -> dict[str, Tensor]:

@@ -23,4 +23,4 @@ def iwae(densities: Densities) -> Tensor:
     Tightens as S grows, and is the ELBO at S = 1 (Burda, Grosse & Salakhutdinov 2016). Rows of an enumerated site
     are weighed by q, so that the average over its values is exact.
     """
-    return (densities.log_ratio + densities.log_weight).logsumexp(0)
+    return densities.weighed_ratio().logsumexp(0)
