@@ -14,6 +14,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from ppvae.errors import CheckError
+from ppvae.pair.coverage import uncovered
 from ppvae.pair.densities import Densities, log_densities
 from ppvae.pair.faults import explained, layers_in_training_mode
 from ppvae.pair.guide_family import set_family
@@ -29,7 +30,9 @@ def check(model: Model, x: Tensor) -> None:
     The pair is traced with S particles and B datapoints, two numbers that differ from each other and from every
     size of an event. Then each datum is scored alone, at the same latents, and must get the same densities. That
     finds a missing `to_event`, a φ that broadcasts, batch normalisation and dropout in training mode, a plate that
-    subsamples, a nested plate. It does not find a branch on the data, or broadcasting inside an event.
+    subsamples, a nested plate; also a mask on a latent, a prior that is no density over its support, and an angle whose
+    guide is not periodic, as bounds would not be bounds. It does not find a branch on the data, or broadcasting inside
+    an event.
 
     Args:
         model: the pair; a copy is checked, in the mode that it is in.
@@ -59,6 +62,14 @@ def check(model: Model, x: Tensor) -> None:
             given = first.values or None  # a guide without sites has no values to hold fixed
             twice = [log_densities(model, posterior, x, particles, values=given) for _ in range(2)]
         _same(model, _columns(twice[0], slice(None)), _columns(twice[1], slice(None)), _TWICE)
+        with explained(name):
+            fault = uncovered(model, posterior, x)
+        if fault is not None and not fault.trainable:
+            raise CheckError(f"{name}: {fault}")
+        for gradients in (False, True):  # as evaluation and training run the programs
+            with explained(name), pyro.validation_enabled(False), torch.set_grad_enabled(gradients):
+                plain = log_densities(model, posterior, x, particles, values=given)
+            _same(model, _columns(twice[0], slice(None)), _columns(plain, slice(None)), _MODES[gradients])
         for i in range(batch):
             index = torch.tensor([i], device=x.device)
             values = None if given is None else {site: value[:, index] for site, value in given.items()}
@@ -172,10 +183,12 @@ def _columns(densities: Densities, index: Any) -> dict[str, Tensor]:
     return out
 
 
+_MODES = "scored with and without validation", "scored with and without gradients"
 _TWICE, _ALONE = "scored twice at the same latents", "scored alone and in a batch"
 _WHY = {
     _TWICE: "it draws random numbers outside pyro.sample",
     _ALONE: "something in the model or guide mixes datapoints, or broadcasts where it should not",
+    **dict.fromkeys(_MODES, "a distribution of the model or guide computes something else there"),
 }
 
 

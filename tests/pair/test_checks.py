@@ -788,3 +788,116 @@ def test_check_leaves_no_trace(make: Callable[[], ppvae.Model], untouched: Untou
             assert make in (Sound, GenerativeOnly)
     assert (dict(model.phi), model.options) == (phi, options)
     ppvae.check(Sound(), data())
+
+
+# latents that are masked, densities that are not, and the modes in which programs run
+
+
+def first_is_positive(x: Tensor) -> Any:
+    return x[:, 0] > 0
+
+
+class MaskedLatent(Sound):
+    def model(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            with poutine.mask(mask=first_is_positive(x)):
+                z = pyro.sample("z", self.prior(x))
+            pyro.sample("x", self.likelihood(z), obs=x)
+
+
+class MaskedGuide(Sound):
+    def guide(self, x: Tensor, phi: Phi) -> None:
+        with pyro.plate("data", len(x)), poutine.mask(mask=first_is_positive(x)):
+            pyro.sample("z", self.family(phi))
+
+
+class MaskedPrior(Sound):
+    def prior(self, x: Tensor) -> Any:
+        return dist.Normal(x.new_zeros(self.latents), 1.0).mask(x.new_tensor([True, False])).to_event(1)
+
+
+@pytest.mark.parametrize("kind", [MaskedLatent, MaskedGuide, MaskedPrior])
+def test_a_mask_on_a_latent_is_refused(kind: type[Sound]) -> None:
+    assert "'z' is masked" in complaint(kind(), data())
+
+
+class MaskedObservation(Sound):
+    def model(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", self.prior(x))
+            with poutine.mask(mask=first_is_positive(x)):
+                pyro.sample("x", self.likelihood(z), obs=x)
+
+
+def test_a_mask_on_an_observation_passes() -> None:
+    ppvae.check(MaskedObservation(), data())
+
+
+class TwiceAsLikely(dist.Normal):
+    def log_prob(self, value: Tensor) -> Tensor:
+        return super().log_prob(value) + 0.7
+
+
+class NoDensity(Sound):
+    def prior(self, x: Tensor) -> Any:
+        return TwiceAsLikely(x.new_zeros(self.latents), 1.0).to_event(1)
+
+
+def test_a_prior_that_is_no_density_is_refused() -> None:
+    """exp 0.7 = 2.01."""
+    assert "integrates to 2.01, not 1" in complaint(NoDensity(), data())
+
+
+class NoisyOr(ppvae.Model):
+    """k [2] binary, drawn by the guide; x [3] ~ Bernoulli of fixed logits where a fault is on, which have no dim S."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+        self.phi = {"logits": ppvae.Local(torch.zeros(2))}
+
+    def model(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("k", dist.Bernoulli(x.new_full((2,), 0.3)).to_event(1))
+            pyro.sample("x", dist.Bernoulli(logits=self.weight).to_event(1), obs=x)
+
+    def guide(self, x: Tensor, phi: Phi) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("k", dist.Bernoulli(logits=phi["logits"]).to_event(1))
+
+
+def test_logits_that_several_values_share_are_scored_in_every_mode() -> None:
+    """Without gradients and validation a faster method scores a Bernoulli, which once wrote into its logits."""
+    x = (data() > 0).float()
+    model = NoisyOr()
+    ppvae.check(model, x)
+    posterior = ppvae.Posterior(model, {"logits": torch.zeros(len(x), 2)})
+    truth = dist.Bernoulli(logits=model.weight).to_event(1).log_prob(x)
+    for gradients in (False, True):
+        with pyro.validation_enabled(False), torch.set_grad_enabled(gradients):
+            densities = ppvae.log_densities(model, posterior, x, 4)
+            torch.testing.assert_close(densities.log_likelihood, truth.expand(4, -1))
+
+
+class InPlace(dist.Normal):
+    """A density that works with validation alone."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if not self._validate_args:
+            raise RuntimeError("output with shape [3] does not match")
+        return super().log_prob(value)
+
+
+class Unvalidated(Sound):
+    def likelihood(self, z: Tensor) -> Any:
+        return InPlace(self.net(z), 1.0).to_event(1)
+
+
+class OtherWithGradients(Sound):
+    def likelihood(self, z: Tensor) -> Any:
+        return dist.Normal(self.net(z), 2.0 if torch.is_grad_enabled() else 1.0).to_event(1)
+
+
+def test_every_mode_is_checked() -> None:
+    assert "does not match" in complaint(Unvalidated(), data())
+    assert "scored with and without gradients" in complaint(OtherWithGradients(), data())
