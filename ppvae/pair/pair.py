@@ -86,6 +86,26 @@ class Pair:
         return x.to(self.start)
 
 
+def _no_source(x: Tensor) -> Phi:
+    raise PpvaeError("a converted pair infers no φ: infer it before")
+
+
+class ConvertedPair(Pair):
+    """A pair whose model is in another precision; it infers no φ."""
+
+    def __init__(self, pair: Pair, model: Model, dtype: torch.dtype) -> None:
+        super().__init__(model, _no_source, pair.event_shape)
+        self._start, self._about = pair.start.to(dtype), pair.about
+
+    @property
+    def start(self) -> Tensor:
+        return self._start
+
+    @property
+    def about(self) -> Mapping[str, str]:
+        return self._about
+
+
 def require_pair(pair: object) -> None:
     """Refuse what is not a pair."""
     if not isinstance(pair, Pair):

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from ppvae.pair.local import Phi, select
 from ppvae.pair.model import Model
+from ppvae.pair.precision import converted_phi
 
 
 class Posterior:
@@ -35,6 +37,10 @@ class Posterior:
         """The posterior of the datapoints `index` of this batch."""
         converged = None if self.converged is None else self.converged[index]
         return Posterior(self.model, select(self.phi, index), converged)
+
+    def converted(self, model: Model, dtype: torch.dtype) -> Posterior:
+        """The same q over a converted model."""
+        return Posterior(model, converted_phi(self.phi, dtype), self.converged)
 
     @contextmanager
     def frozen(self) -> Iterator[Posterior]:
@@ -62,3 +68,7 @@ class Guide(Protocol):
     def __call__(self, x: Tensor) -> Any: ...
 
     def select(self, index: Tensor) -> Guide: ...
+
+    def converted(self, model: Model, dtype: torch.dtype) -> Guide:
+        """The same guide in another precision, over a converted model."""
+        ...

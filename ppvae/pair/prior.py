@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -87,3 +88,9 @@ class PriorGuide:
 
     def select(self, index: Tensor) -> PriorGuide:
         return self
+
+    def converted(self, model: Model, dtype: torch.dtype) -> PriorGuide:
+        """The prior of a converted model."""
+        other = copy.copy(self)
+        other.model = model
+        return other

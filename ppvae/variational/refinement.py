@@ -18,6 +18,7 @@ from ppvae.errors import PpvaeError
 from ppvae.pair.faults import explained
 from ppvae.pair.local import Layout
 from ppvae.pair.posterior import Posterior
+from ppvae.pair.rows_of_guide import rows_of_guide
 from ppvae.pair.sites import draw
 from ppvae.randomness import block_seed, seeded
 from ppvae.variational.bound import Bound
@@ -93,6 +94,7 @@ def refine(
 
     Args:
         posterior: q of x; θ and all else in its model do not change.
+            Where the guide has no φ, since it computes its distributions from x, these become rows of φ.
         x: data [N, *event].
         lr: Adam's step, in unconstrained units.
         max_steps: the most steps; φ of a datum that needs more counts as not converged.
@@ -116,8 +118,12 @@ def refine(
         raise PpvaeError(f"positions must lie in 0 … {len(x) - 1}, the positions of the data")
     layout = posterior.model.layout()
     if not layout.width:
-        everyone = torch.ones(len(x), dtype=torch.bool, device=x.device)
-        return Posterior(posterior.model, posterior.phi, everyone)
+        rows_of = rows_of_guide(posterior, x)
+        if rows_of is None:
+            drawn = bool(draw(posterior.select(torch.arange(1, device=x.device)), x[:1]).sites)
+            converged = torch.full((len(x),), not drawn, device=x.device)  # without latents there is nothing to refine
+            return Posterior(posterior.model, posterior.phi, converged)
+        posterior, layout = rows_of, rows_of.model.layout()
     rows = layout.pack(posterior.phi, len(x)).to(x).detach()
     with pyro.validation_enabled(False), explained(type(posterior.model).__name__):
         estimator = _estimator(posterior, x)
