@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.nn.functional import avg_pool1d, pad
 
 from ppvae.blocks import Block
-from ppvae.evidence.method import Sampler, Weighted
+from ppvae.evidence.method import CHECKED, Sampler, Weighted
 from ppvae.evidence.problem import Problem
 from ppvae.pair.faults import explained
 from ppvae.pair.posterior import Guide
 from ppvae.pair.prior import PriorGuide
-from ppvae.pair.sites import draw
+from ppvae.pair.sites import Draws, draw
 from ppvae.pair.target import Target
 from ppvae.randomness import seeded, stream
 
@@ -207,7 +207,7 @@ class Annealing(Sampler):
     def weights(self, block: Block, particles: int, size: int) -> Iterator[Weighted]:
         """All chains at once, since their positions take little memory; gradients are computed for `size` at a time."""
         log_weight = self.run(block, self._start(block, particles), size)
-        yield Weighted(log_weight, log_weight)
+        yield Weighted(log_weight, log_weight, draws=Draws.given(self.target.values(self._ends)[0]))
 
     def run(self, block: Block, u: Tensor, size: int, reverse: bool = False) -> Tensor:
         """Log weights [s, B] of chains from u [s, B, D], in float64.
@@ -229,6 +229,7 @@ class Annealing(Sampler):
                     chains, accept = _move(path, chains, beta, step, block)
                     accepted += accept.mean(0)
         self.acceptance[block.wanted] = accepted / len(steps)
+        self._ends = torch.cat([part.u for part in chains])[:CHECKED]
         return log_weight
 
     def tuned(self, block: Block, size: int) -> tuple[Path, Tensor]:

@@ -55,6 +55,8 @@ class Defended(Proposal):
     def weighed(self, densities: Densities, drawn: int, batch: int) -> Weighted:
         if densities.enumerated or not densities.sampled:
             return super().weighed(densities, drawn, batch)
-        parts = math.log1p(-self.share) + densities.log_q, math.log(self.share) + densities.log_prior
+        log_q = densities.log_q
+        log_q = torch.where(log_q.isnan(), -math.inf, log_q)  # outside the support of q
+        parts = math.log1p(-self.share) + log_q, math.log(self.share) + densities.log_prior
         log_weight = densities.log_joint - torch.logaddexp(*parts)
         return Weighted(log_weight, log_weight)

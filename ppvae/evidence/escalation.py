@@ -14,17 +14,17 @@ from torch import Tensor
 
 from ppvae import require
 from ppvae.errors import PpvaeError
-from ppvae.evidence.estimates import Estimates, estimate
+from ppvae.evidence.estimates import Estimates, estimate, reported
 from ppvae.evidence.method import Known, Sampler, check_options_of, prepared
+from ppvae.evidence.plain import PLAIN, plain_columns
 from ppvae.evidence.problem import Problem
+from ppvae.evidence.rounding import Rounding
 from ppvae.evidence.weights import MIN_ESS, khat_threshold
 from ppvae.pair.model import overrides
 from ppvae.pair.posterior import Posterior
 from ppvae.randomness import stream
 
 AUTO = "auto"
-#: column → units of the estimate from q as it is, which is reported beside that of the chosen methods
-PLAIN = {"iwae_bound": "nats/datum", "iwae_bound_se": "nats/datum"}
 #: the methods after plain importance sampling, the cheapest first
 ORDER = ("refined", "laplace", "ais")
 #: the most AIS chains per datum, and the chains of its pilot: each costs thousands of gradients
@@ -83,7 +83,7 @@ def escalation(
     return Escalation(methods, pilot, max_seconds, options)
 
 
-def auto(problem: Problem, plan: Escalation) -> tuple[Estimates, np.ndarray]:
+def auto(problem: Problem, plan: Escalation, rounding: Rounding) -> tuple[Estimates, np.ndarray]:
     """Importance sampling; then, for data where it does not pass, refined, Laplace and annealed proposals.
 
     Where weights from a Gaussian do not pass, a Student t in its place is tried before the next method ("refined-t").
@@ -95,30 +95,39 @@ def auto(problem: Problem, plan: Escalation) -> tuple[Estimates, np.ndarray]:
     datum for which no method passes gets the method whose pilot had the largest value minus two standard errors, as
     all of them are lower bounds in expectation. A pilot cannot detect a mode of the posterior that no draw visits.
 
+    Where q has no density on a part of the support of a latent, draws of the prior are weighed in place of draws of q.
+
     Returns:
         The columns of the chosen methods, with elbo and elbo_se of q as it is; also `iwae_bound` and `iwae_bound_se`,
         from exactly num_samples draws of q as it is; and the name of each datum's method.
     """
-    plain = prepared(problem, "importance")
+    first = "importance" if problem.fault is None else "prior"
+    columns, plain = reported(problem, first, {}, rounding)
     assert isinstance(plain, Sampler)
-    columns = estimate(problem, plain)
-    columns["iwae_bound"], columns["iwae_bound_se"] = columns["log_marginal"], columns["log_marginal_se"]
-    names = np.full(len(problem.x), "importance", dtype=object)
+    columns |= plain_columns(problem, rounding, columns)
+    names = np.full(len(problem.x), first, dtype=object)
     if overrides(problem.model, "log_prob"):
-        overwrite(columns, estimate(problem, prepared(problem, "exact")), problem.everyone)
+        overwrite(columns, reported(problem, "exact", {}, rounding)[0], problem.everyone)
         names[:] = "exact"
     elif not bool(columns["ess"].isnan().all()) and problem.num_samples >= _MARGIN * MIN_ESS:
-        search = _Search(problem, plain, columns, plan)
+        search = _Search(problem, Candidate(first, plain, problem.num_samples), columns, plan)
         search.run()
         for again in (False, True):
             data = search.failed(columns) if again else problem.everyone
             for chosen, positions in search.chosen(data):
                 source = chosen.source
-                overwrite(columns, estimate(problem.at(positions, chosen.draws), source, _STREAM_FRESH), positions)
+                fresh = estimate(problem.at(positions, chosen.draws), source, _STREAM_FRESH, rounding)
+                overwrite(columns, fresh, positions)
                 if source.converged is not None:
                     converged = columns.setdefault("converged", torch.ones_like(columns["ok"]))
                     converged[positions] = source.converged[positions]
                 names[positions.cpu().numpy()] = chosen.name
+        left = int((search.left & ~columns["ok"].bool()).sum())
+        if left:
+            problem.notes[
+                f"auto spent its {plan.max_seconds:g} s before {left} of {len(names)} data that do not pass had every "
+                "method, so that their numbers depend on the speed of the machine: raise max_seconds"
+            ] = None
     return columns, names.astype(str)
 
 
@@ -138,13 +147,15 @@ class _Search:
         owner: for each datum the position of its method in `candidates` so far, [N].
         best: log p̂ minus two standard errors in that method's pilot, [N].
         promised: seconds that the new draws of AIS will take.
+        left: whether time was up before a datum had every method, [N].
     """
 
-    def __init__(self, problem: Problem, plain: Sampler, pilot: Estimates, plan: Escalation) -> None:
+    def __init__(self, problem: Problem, plain: Candidate, pilot: Estimates, plan: Escalation) -> None:
         self.problem, self.plan, self.plain_estimates = problem.at(problem.everyone), plan, pilot
         self.deadline = time.perf_counter() + plan.max_seconds
         self.pilot_draws = max(_LEAST_PILOT, problem.num_samples // 2) if plan.pilot is None else plan.pilot
-        self.candidates = [Candidate("importance", plain, problem.num_samples)]
+        self.candidates = [plain]
+        self.left = torch.zeros_like(problem.everyone, dtype=torch.bool)
         self.promised = 0.0
         self.owner, self.best = torch.zeros_like(problem.everyone), _cautious(pilot)
 
@@ -198,14 +209,15 @@ class _Search:
             if passed.any():  # the number of chains that they need
                 least = float(pilot["ess"][passed].min()) / draws
                 candidate.draws = min(candidate.draws, math.ceil(_MARGIN * MIN_ESS / least))
-            better = self._affordable(better, passed, seconds / draws / len(data) * candidate.draws)
+            better = self._affordable(data, better, passed, seconds / draws / len(data) * candidate.draws)
         self.best[data[better]] = value[better]
         self.owner[data[better]] = len(self.candidates) - 1
         return data[~passed]
 
-    def _affordable(self, better: Tensor, passed: Tensor, each: float) -> Tensor:
+    def _affordable(self, data: Tensor, better: Tensor, passed: Tensor, each: float) -> Tensor:
         """Of the data that gain by the method, those whose new draws fit into the time; data that passed come first."""
         room = max(0, int((self.deadline - time.perf_counter() - self.promised) / each))
+        self.left[data] |= better.cumsum(0) > room
         first = torch.argsort((better & passed).int() + better.int(), descending=True, stable=True)[:room]
         kept = torch.zeros_like(better)
         kept[first] = better[first]
@@ -214,7 +226,7 @@ class _Search:
 
     def _with_student_tails(self, candidate: Candidate, data: Tensor) -> Tensor:
         """Try the same proposal with a Student t in place of a Gaussian, which costs only another pilot."""
-        if not len(data) or time.perf_counter() >= self.deadline:
+        if not len(data) or self._is_late(data):
             return data
         source = candidate.source.with_student_tails(self.problem.x)
         if source is not None:
@@ -234,9 +246,15 @@ class _Search:
             if len(left) == len(part):
                 return
 
+    def _is_late(self, data: Tensor) -> bool:
+        """Whether time is up for these data, which is kept."""
+        late = time.perf_counter() >= self.deadline
+        self.left[data] |= late
+        return late
+
     def _prepared(self, name: str, data: Tensor) -> Candidate | None:
         """The method for these data, or None where it does not apply to the pair or time is up."""
-        if not len(data) or time.perf_counter() >= self.deadline:
+        if not len(data) or self._is_late(data):
             return None
         given = self.plan.options.get(name)
         near = name == "ais" and self.problem.start_guide is not None

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pyro
 import torch
 from torch import Tensor
 
 from ppvae.blocks import PARTICLE_BLOCK, Block
-from ppvae.evidence.method import Known, Sampler, Weighted
+from ppvae.evidence.method import Known, Sampler, Weighted, prepared
 from ppvae.evidence.problem import Problem
+from ppvae.evidence.rounding import Rounding
 from ppvae.evidence.weights import Weights
 from ppvae.memory import keep_freed_pages
 from ppvae.progress import Progress
@@ -35,19 +37,40 @@ Estimates = dict[str, Tensor]
 REPORTED = stream("evidence/reported")
 
 
-def estimate(problem: Problem, source: Sampler | Known, stream: int = REPORTED) -> Estimates:
+def estimate(
+    problem: Problem, source: Sampler | Known, stream: int = REPORTED, rounding: Rounding | None = None
+) -> Estimates:
     """The columns of `COLUMNS`, each [A], and where draws were made `running` [A, checkpoints of S].
 
     With `problem.smooth` also those of `SMOOTHED`.
+
+    Args:
+        rounding: measures the rounding of the draws; where it matters, a datum does not pass.
+
+    Raises:
+        RoundingError: the problem is in single precision, and rounding matters.
     """
     return (
         certain(source.log_marginal, error=source.error, smooth=problem.smooth)
         if isinstance(source, Known)
-        else _estimate(problem, source, stream)
+        else _estimate(problem, source, stream, rounding)
     )
 
 
-def _estimate(problem: Problem, sampler: Sampler, stream: int) -> Estimates:
+def reported(
+    problem: Problem, method: str, options: Mapping[str, Any], rounding: Rounding
+) -> tuple[Estimates, Sampler | Known]:
+    """The columns of a method by name, with the rounding of its values measured, and its sampler or known values."""
+    source = prepared(problem, method, options)
+    if isinstance(source, Known):
+        columns = estimate(problem, source)
+        off = rounding.of_known(method, options, source)
+        columns["ok"] = columns["ok"] & ~rounding.too_large(off, columns["log_marginal_se"])
+        return columns, source
+    return estimate(problem, source, rounding=rounding), source
+
+
+def _estimate(problem: Problem, sampler: Sampler, stream: int, rounding: Rounding | None) -> Estimates:
     keep_freed_pages()
     columns: Estimates = {}
     device = problem.x.device
@@ -57,13 +80,18 @@ def _estimate(problem: Problem, sampler: Sampler, stream: int) -> Estimates:
     with bar, torch.no_grad(), forked(device), pyro.validation_enabled(False):
         for number, block in problem.blocks():
             weights = Weights.empty(problem.num_samples, problem.x.new_empty(len(block.rows)), smooth=problem.smooth)
+            checked, off = rounding is not None and rounding.wants(block), None
             for some in drawn(problem, sampler, block, number, stream):
+                if checked and off is None and rounding is not None:
+                    off = rounding.of_draws(block, some)
                 if some.exact:
                     part = certain(some.log_weight[0], some.bound[0], smooth=problem.smooth)
                     break
                 weights.add(some.log_weight, some.bound)
             else:
                 part = summary(weights, problem.smooth)
+            if off is not None and rounding is not None:
+                part["ok"] = part["ok"] & ~rounding.too_large(off, part["log_marginal_se"])
             # allocated once: a small tensor kept from each block would fragment the memory that it frees
             columns = columns or {name: column.new_empty(wanted, *column.shape[1:]) for name, column in part.items()}
             for name, column in part.items():

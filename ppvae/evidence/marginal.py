@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 from torch import Tensor
 
@@ -15,12 +16,16 @@ from ppvae import require
 from ppvae.blocks import DATA_BLOCK, PARTICLE_BLOCK
 from ppvae.catalogue import METHODS
 from ppvae.errors import PpvaeError
-from ppvae.evidence.escalation import AUTO, PLAIN, auto, escalation
-from ppvae.evidence.estimates import COLUMNS, SMOOTHED, Estimates, estimate
-from ppvae.evidence.method import Known, check_options_of, prepared
+from ppvae.evidence.escalation import AUTO, auto, escalation
+from ppvae.evidence.estimates import COLUMNS, SMOOTHED, Estimates, reported
+from ppvae.evidence.method import Known, check_options_of
+from ppvae.evidence.plain import PLAIN, plain_columns
 from ppvae.evidence.problem import Problem
+from ppvae.evidence.rounding import Rounding, RoundingError
 from ppvae.evidence.weights import checkpoints, khat_threshold
+from ppvae.pair.factors import factors
 from ppvae.pair.pair import Pair, require_pair
+from ppvae.pair.precision import default_precision
 
 
 def log_marginal(
@@ -88,15 +93,63 @@ def log_marginal(
 def estimates(problem: Problem, method: str, options: Mapping[str, Any] | None = None) -> xr.Dataset:
     """The result of `log_marginal` for a problem, which may know q already."""
     settings = check_method(method, options)
+    name = type(problem.model).__name__
+    if problem.fault is not None and problem.fault.improper:
+        raise PpvaeError(f"{name}: {problem.fault}")
+    if problem.fault is not None:
+        problem.notes[f"{problem.fault}: q has no importance weights"] = None
+    if sites := factors(problem.model, problem.x):
+        problem.notes[
+            f"{name} has pyro.factor ({', '.join(sites)}): this is log of an integral, and the log p of a density only "
+            "if that factor normalises it"
+        ] = None
+    try:
+        return _estimates(problem, method, settings)
+    except RoundingError as error:
+        problem = problem.converted(torch.float64)
+        problem.notes[
+            f"estimated in double precision, as single precision rounds log weights by {error.args[0]:.2g} nats"
+        ] = None
+        with default_precision(torch.float64):
+            return _estimates(problem, method, settings)
+
+
+def bounds_of_q(problem: Problem, importance: xr.Dataset | None = None) -> dict[str, np.ndarray]:
+    """elbo and iwae_bound of q as it is, with their errors, [N]; NaN where q is a point mass.
+
+    Args:
+        importance: the result of plain importance sampling for the same problem, if it is known.
+    """
+    if importance is not None:
+        same = {"iwae_bound": "log_marginal", "iwae_bound_se": "log_marginal_se", "elbo": "elbo", "elbo_se": "elbo_se"}
+        return {name: importance[source].values for name, source in same.items()}
+    try:
+        columns = plain_columns(problem, Rounding(problem))
+    except RoundingError:
+        with default_precision(torch.float64):
+            columns = plain_columns(problem.converted(torch.float64))
+    return {name: column.cpu().numpy() for name, column in columns.items()}
+
+
+def _estimates(problem: Problem, method: str, settings: Mapping[str, Any]) -> xr.Dataset:
+    rounding = Rounding(problem)
     if method == AUTO:
-        columns, methods = auto(problem, escalation(**settings))
-        return _dataset(columns, methods, problem.num_samples, problem.seed)
-    source = prepared(problem, method, settings)
-    columns = estimate(problem, source)
-    converged = None if isinstance(source, Known) else source.converged
-    if converged is not None:
-        columns["converged"] = converged
-    return _dataset(columns, np.full(len(problem.x), method), problem.num_samples, problem.seed)
+        columns, methods = auto(problem, escalation(**settings), rounding)
+    else:
+        columns, source = reported(problem, method, settings, rounding)
+        methods = np.full(len(problem.x), method)
+        converged = None if isinstance(source, Known) else source.converged
+        if converged is not None:
+            columns["converged"] = converged
+    if rounding.unknown is not None and problem.x.dtype == torch.float32:
+        problem.notes[
+            f"nothing passes, as the rounding of single precision is not known: {type(problem.model).__name__} does "
+            f"not run in double precision ({rounding.unknown})"
+        ] = None
+    dataset = _dataset(columns, methods, problem.num_samples, problem.seed)
+    if problem.notes:
+        dataset.attrs["notes"] = "; ".join(problem.notes)
+    return dataset
 
 
 def check_method(method: str, options: Mapping[str, Any] | None) -> dict[str, Any]:

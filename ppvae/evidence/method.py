@@ -15,6 +15,7 @@ from ppvae.catalogue import METHODS
 from ppvae.errors import PpvaeError
 from ppvae.evidence.problem import Problem
 from ppvae.pair.posterior import Guide
+from ppvae.pair.sites import Draws
 
 #: kinds of pairs, the columns of the table of methods
 PairKind = Literal["continuous", "mixed", "enumerated", "summed", "drawn"]
@@ -27,6 +28,10 @@ PAIRS: dict[PairKind, str] = {
 }
 
 
+#: the number of draws of each datum that are scored again in another precision
+CHECKED = 2
+
+
 @dataclass(frozen=True)
 class Weighted:
     """Importance weights of draws: E exp(log_weight) = p(x).
@@ -35,11 +40,15 @@ class Weighted:
         log_weight: [s, B].
         bound: [s, B], whose mean is the bound of one draw; equal to log_weight, unless some sites are enumerated.
         exact: all values were summed over, so that the weight is p(x) itself.
+        draws: some of the draws behind the weights, which can be scored again, or None.
+        guide: of these draws, for the wanted rows of the block, or None.
     """
 
     log_weight: Tensor
     bound: Tensor
     exact: bool = False
+    draws: Draws | None = None
+    guide: Guide | None = None
 
 
 class Sampler:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from ppvae.blocks import DATA_BLOCK, PARTICLE_BLOCK, Block
+from ppvae.errors import PpvaeError
 from ppvae.pair.compiled import CompiledJoint
+from ppvae.pair.coverage import Uncovered, uncovered
 from ppvae.pair.model import Model
-from ppvae.pair.pair import Pair
+from ppvae.pair.pair import ConvertedPair, Pair
 from ppvae.pair.posterior import Guide, Posterior
+from ppvae.pair.precision import converted
 from ppvae.pair.target import Target
 
 
@@ -33,6 +36,7 @@ class Problem:
         compile: whether to run the model compiled.
         smooth: whether to compute also the estimates that are not lower bounds.
         start_guide: a guide of every datum that is closer to the posterior than q, or None.
+        notes: sentences that a reader of the result must know; parts of the same problem share them.
     """
 
     pair: Pair
@@ -46,6 +50,7 @@ class Problem:
     compile: bool = False
     smooth: bool = False
     start_guide: Guide | None = None
+    notes: dict[str, None] = field(default_factory=dict)
 
     @property
     def model(self) -> Model:
@@ -70,6 +75,39 @@ class Problem:
     def everyone(self) -> Tensor:
         """Positions of all data, [N]."""
         return torch.arange(len(self.x), device=self.x.device)
+
+    @cached_property
+    def fault(self) -> Uncovered | None:
+        """The latent for which draws of q cannot be weighed, or whose prior is not a density, or None."""
+        return uncovered(self.model, self.posterior, self.x)
+
+    def require_density(self, method: str) -> None:
+        """Refuse a method that weighs draws of q, where q has no density on a part of the support of a latent."""
+        if self.fault is not None:
+            raise PpvaeError(
+                f"{type(self.model).__name__}: {self.fault}: {method} weighs draws of the guide, so use method "
+                "'prior', 'laplace', 'ais' or 'exact', or give the latent a density there"
+            )
+
+    def converted(self, dtype: torch.dtype) -> Problem:
+        """The same problem in another precision, with the same q."""
+        model = converted(self.model, dtype)
+        other = copy.copy(self)
+        other.__dict__ = {key: value for key, value in vars(self).items() if key not in ("target", "joint")}
+        other.x = self.x.to(dtype)
+        other.pair = ConvertedPair(self.pair, model, dtype)
+        other.posterior = self.posterior.converted(model, dtype)
+        other.start_guide = None if self.start_guide is None else self.start_guide.converted(model, dtype)
+        return other
+
+    def of(self, positions: Tensor) -> Problem:
+        """The problem of these data alone."""
+        other = copy.copy(self)
+        other.__dict__ = {key: value for key, value in vars(self).items() if key not in ("target", "joint", "fault")}
+        other.x, other.index, other.positions = self.x[positions], None, None
+        other.posterior = self.posterior.select(positions)
+        other.start_guide = None if self.start_guide is None else self.start_guide.select(positions)
+        return other
 
     def parts(self, rows: int) -> list[Tensor]:
         """Positions of the wanted data, at most `rows` (at least one) at a time."""

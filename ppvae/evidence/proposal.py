@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pyro
 import torch
 from torch import Tensor
 
 from ppvae.blocks import PARTICLE_BLOCK, Block
-from ppvae.evidence.method import Sampler, Weighted
+from ppvae.evidence.method import CHECKED, Sampler, Weighted
 from ppvae.evidence.widening import Widened, tails_of, widens
 from ppvae.pair.compiled import CompiledJoint
 from ppvae.pair.densities import Densities, score
@@ -49,7 +50,14 @@ class Proposal(Sampler):
             with pyro.validation_enabled(at not in self._validated), explained(type(self.model).__name__):
                 densities = score(self.model, x, draws.part(block.rows, slice(first, first + size)))
             self._validated.add(at)
-            yield self.weighed(densities, min(size, particles - first), len(x))
+            weighted = self.weighed(densities, min(size, particles - first), len(x))
+            yield weighted if first else self._with_draws(weighted, block, draws)
+
+    def _with_draws(self, weighted: Weighted, block: Block, draws: Draws) -> Weighted:
+        """The weights with the first few draws behind them."""
+        few = draws.part(block.rows, slice(0, min(CHECKED, draws.particles)))
+        guide = self.proposal(block).select(block.rows)
+        return replace(weighted, draws=few, guide=guide)
 
     def _compiled(
         self, block: Block, joint: CompiledJoint, draws: Draws, particles: int, size: int
@@ -66,7 +74,8 @@ class Proposal(Sampler):
             some = (first + torch.arange(size, device=x.device)).clamp_max(particles - 1)
             log_joint = joint(x, {name: value[some] for name, value in draws.raw_values.items()})
             log_w = (log_joint - log_q[some])[: particles - first, block.rows]
-            yield Weighted(log_w, log_w)
+            weighted = Weighted(log_w, log_w)
+            yield weighted if first else self._with_draws(weighted, block, draws)
 
     @property
     def start_guide(self) -> Guide | None:
@@ -95,9 +104,10 @@ class Proposal(Sampler):
         if not densities.enumerated:
             return Weighted(log_ratio, log_ratio)
         if not densities.sampled:  # the rows are all values
-            log_marginal = (densities.log_weight + log_ratio).logsumexp(0, keepdim=True)
+            log_marginal = densities.weighed_ratio().logsumexp(0, keepdim=True)
             return Weighted(log_marginal, densities.mean(log_ratio).unsqueeze(0), exact=True)
         # the weight of draw s is Σ_k q(k) w(k, zₛ); its bound is Σ_k q(k) log w(k, zₛ)
         log_q = densities.log_weight + math.log(drawn)
-        log_w = (log_q + log_ratio).reshape(-1, drawn, batch).logsumexp(0)
-        return Weighted(log_w, (log_q.exp() * log_ratio).reshape(-1, drawn, batch).sum(0))
+        log_w = densities.weighed_ratio(math.log(drawn)).reshape(-1, drawn, batch).logsumexp(0)
+        bound = log_q.exp() * log_ratio.masked_fill(log_q.isneginf(), 0.0)
+        return Weighted(log_w, bound.reshape(-1, drawn, batch).sum(0))

@@ -14,7 +14,9 @@ from ppvae import require
 from ppvae.distributions.flow import ZukoFlow
 from ppvae.distributions.mixture import DiagonalMixture
 from ppvae.distributions.student_t import StudentT
+from ppvae.distributions.wrapped_normal import MOST, WrappedNormal
 from ppvae.errors import PpvaeError
+from ppvae.pair.model import Model
 from ppvae.pair.posterior import Guide, Posterior
 from ppvae.pair.sites import draw, is_subsample
 from ppvae.randomness import seeded
@@ -46,6 +48,10 @@ class Widened:
 
     def select(self, index: Tensor) -> Widened:
         return Widened(self.guide.select(index), self.factor, self.tails)
+
+    def converted(self, model: Model, dtype: torch.dtype) -> Widened:
+        """The same, widened, over a converted model."""
+        return Widened(self.guide.converted(model, dtype), self.factor, self.tails)
 
 
 def widens(guide: Guide, x: Tensor) -> int:
@@ -117,6 +123,8 @@ def _widened(fn: Any, factor: float, tails: float | None) -> Any:
         if tails is None:
             return dist.LowRankMultivariateNormal(fn.loc, factor * fn.cov_factor, factor**2 * fn.cov_diag)
         return dist.MultivariateStudentT(tails, fn.loc, (factor * fn.scale_tril).expand(*fn.loc.shape, -1))
+    if isinstance(fn, WrappedNormal):  # an angle has no tails
+        return WrappedNormal(fn.loc, (fn.scale * factor).clamp_max(MOST))
     if isinstance(fn, DiagonalMixture):
         if tails is None:
             return DiagonalMixture(fn.locs, factor * fn.coord_scale, fn.component_logits)

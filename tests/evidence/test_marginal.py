@@ -14,6 +14,9 @@ from torch.distributions import MultivariateNormal, kl_divergence
 
 import ppvae
 from ppvae import PpvaeError
+from ppvae.evidence.estimates import estimate
+from ppvae.evidence.method import prepared
+from ppvae.evidence.problem import Problem
 from ppvae.models import DLGM, GMM, PPCA, VAE
 from ppvae.randomness import block_seed
 
@@ -58,17 +61,21 @@ def assert_same(one: xr.Dataset, other: xr.Dataset) -> None:
 @pytest.mark.parametrize("num_samples", [1, 7, 50, 83])
 @pytest.mark.parametrize("chunk_size", [1, 700, 10**6])
 def test_each_datum_gets_exactly_the_samples_asked_for(fit: ppvae.Fit, num_samples: int, chunk_size: int) -> None:
-    """The decoder sees S latents of each datum, no more and no fewer."""
+    """The sampler shows S latents of each datum to the decoder, no more and no fewer."""
     seen = 0
+    problem = Problem(fit, bits(), None, 0, num_samples, chunk_size)
+    sampler = prepared(problem, "importance")
 
     def count(module: Any, args: tuple[Tensor, ...], output: Any) -> None:
         nonlocal seen
         seen += args[0][..., 0].numel()
 
     handle = fit.model.get_submodule("decoder").register_forward_hook(count)
-    estimates = ppvae.log_marginal(fit, bits(), num_samples=num_samples, chunk_size=chunk_size)
+    columns = estimate(problem, sampler)
     handle.remove()
     assert seen == num_samples * N
+    estimates = ppvae.log_marginal(fit, bits(), num_samples=num_samples, chunk_size=chunk_size)
+    np.testing.assert_array_equal(columns["log_marginal"].numpy(), estimates.log_marginal.values)
     assert estimates.attrs["num_samples"] == num_samples
     assert estimates.sizes["datum"] == N
 

@@ -64,6 +64,9 @@ class Family:
     def select(self, index: Tensor) -> "Family":
         raise NotImplementedError
 
+    def converted(self, model: ppvae.Model, dtype: torch.dtype) -> "Family":
+        raise NotImplementedError
+
 
 def densities(guide: Any, values: dict[str, Tensor] | None = None) -> tuple[dict[str, Tensor], Tensor]:
     """Draws [S, B, *event], or those given, and their log density [S, B]."""

@@ -58,6 +58,8 @@ def ais(
             f'ais: start="q" needs a guide over the continuous latents alone, and the guide of '
             f'{type(problem.model).__name__} has others, or enumerates: use start="prior"'
         )
+    if start == "q" and problem.start_guide is None:
+        problem.require_density('ais with start="q"')
     posterior = (problem.start_guide or problem.posterior) if start == "q" else None
     betas = temperatures(num_temperatures, schedule)
     return Annealing(problem, posterior, betas, num_leapfrog, num_tuning, target_acceptance)

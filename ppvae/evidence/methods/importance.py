@@ -33,6 +33,8 @@ def importance(problem: Problem, *, widen: float = 1.0, tails: float | None = No
         require.positive("tails", tails)
     if require.positive("defence", defence, zero=True) >= 1:
         raise PpvaeError(f'defence must be a share below 1, got {defence}: all draws from the prior are method="prior"')
+    if not defence or (problem.fault is not None and not problem.fault.bounded):
+        problem.require_density("importance")
     guide: Guide = problem.posterior
     if widen != 1 or tails is not None:
         guide = Widened(guide, widen, tails)

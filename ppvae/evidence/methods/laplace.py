@@ -11,6 +11,7 @@ from torch import Tensor
 from ppvae import require
 from ppvae.blocks import Block
 from ppvae.catalogue import METHODS
+from ppvae.errors import PpvaeError
 from ppvae.evidence.newton import best_of, modes
 from ppvae.evidence.problem import Problem
 from ppvae.evidence.proposal import Proposal
@@ -18,7 +19,9 @@ from ppvae.evidence.widening import Widened, tails_of
 from ppvae.pair.families.full_covariance import FullCovariance
 from ppvae.pair.faults import explained
 from ppvae.pair.local import Phi, select
+from ppvae.pair.model import Model
 from ppvae.pair.posterior import Guide
+from ppvae.pair.precision import converted_phi
 from ppvae.pair.sites import draw
 from ppvae.randomness import seeded, stream
 
@@ -42,11 +45,17 @@ def laplace(problem: Problem, *, widen: float = 1.1, tails: float | None = None)
         tails: degrees of freedom of a Student t in place of the Gaussian.
 
     Raises:
-        PpvaeError: an option is out of range, or the pair has no continuous latents or draws discrete ones.
+        PpvaeError: an option is out of range, or the pair has no continuous latents, draws discrete ones, or has an
+            angle among its latents.
     """
     require.positive("widen", widen)
     if tails is not None:
         require.positive("tails", tails)
+    angle = next((site.name for site in problem.target.sites if site.periodic), None)
+    if angle is not None:
+        raise PpvaeError(
+            f"latent {angle!r} is an angle, and a Gaussian is not periodic: use method 'refined', 'ais' or 'prior'"
+        )
     return Laplace(problem, widen, tails)
 
 
@@ -120,3 +129,7 @@ class Gaussian:
 
     def select(self, index: Tensor) -> Gaussian:
         return Gaussian(self.family, select(self.phi, index))
+
+    def converted(self, model: Model, dtype: torch.dtype) -> Gaussian:
+        """The same Gaussian in another precision."""
+        return Gaussian(self.family, converted_phi(self.phi, dtype))

@@ -40,6 +40,7 @@ def refined(
     """
     if widen is not None:
         require.positive("widen", widen)
+    problem.require_density("refined")
     posterior = refine(
         problem.posterior,
         problem.x,

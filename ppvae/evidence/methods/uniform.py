@@ -15,6 +15,7 @@ from ppvae.evidence.problem import Problem
 from ppvae.evidence.proposal import Proposal
 from ppvae.pair.prior import PriorGuide
 from ppvae.pair.sites import draw
+from ppvae.pair.supports import inner, support_of
 from ppvae.randomness import seeded
 
 
@@ -42,9 +43,7 @@ def _uniform(name: str, fn: Any, x: Tensor) -> Any:
     for finite in (dist.Categorical, dist.OneHotCategorical, dist.Bernoulli):
         if isinstance(fn, finite):
             return finite(logits=torch.zeros_like(fn.logits))
-    support = fn.support
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
+    support = inner(support_of(fn))
     shape = fn.batch_shape + fn.event_shape
     if isinstance(support, constraints.interval | constraints.half_open_interval) and not support.is_discrete:
         low, high = (torch.as_tensor(end).to(x).expand(shape) for end in (support.lower_bound, support.upper_bound))
