@@ -70,9 +70,12 @@ def evaluation_lines(found: Evaluation, inference: str, num_gaps: int) -> list[s
         if passed < 1:
             lines.append(f"{'':18}the estimate of a datum that is not reliable is a lower bound in expectation")
     for column, lost in (("approximation_gap", "by the family"), ("amortization_gap", "by where φ comes from")):
-        if column in estimates:
+        if column in estimates and not bool(estimates[column].notnull().any()):
+            lines.append(f"lost              {'unknown':>10}   {lost}: the guide has no φ")
+        elif column in estimates:
             gap = summarise(estimates.dropna("datum", subset=[column]), column)
             lines.append(f"lost              {gap.mean:10.3f} ± {_error(gap.mc_se)} {lost} ({num_gaps} data)")
+    lines += [f"note              {note}" for note in estimates.attrs.get("notes", "").split("; ") if note]
     return lines
 
 

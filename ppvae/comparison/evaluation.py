@@ -19,7 +19,7 @@ from ppvae.comparison.options import JudgeOptions
 from ppvae.data.dataset import Data
 from ppvae.data.splits import observations
 from ppvae.diagnostics.inference_gap import gaps
-from ppvae.evidence.marginal import estimates, summarise
+from ppvae.evidence.marginal import bounds_of_q, estimates, summarise
 from ppvae.evidence.problem import Problem
 from ppvae.options import with_options
 from ppvae.pair.posterior import Posterior
@@ -69,9 +69,8 @@ def evaluate(
     problem.posterior, seconds = _timed(fit, x, seed)
     result = estimates(problem, method, options.method_options or None)
     if "iwae_bound" not in result:
-        plain = result if method == "importance" else estimates(problem, "importance")
-        same = {"iwae_bound": "log_marginal", "iwae_bound_se": "log_marginal_se", "elbo": "elbo", "elbo_se": "elbo_se"}
-        result = result.assign({column: plain[source] for column, source in same.items()})
+        plain = bounds_of_q(problem, result if method == "importance" else None)
+        result = result.assign({name: ("datum", column) for name, column in plain.items()})
     approximation = amortization = None
     if num_gaps:
         split_up = gaps(fit, x[:num_gaps], seed=seed)

@@ -24,9 +24,10 @@ from ppvae.pair.guide_family import make_family, set_family
 from ppvae.pair.local import Layout
 from ppvae.pair.model import Model
 from ppvae.pair.posterior import Posterior
+from ppvae.pair.rows_of_guide import rows_of_guide
 from ppvae.pair.sites import draw
 from ppvae.pair.target import Target
-from ppvae.randomness import block_seed, forked, reseed, stream
+from ppvae.randomness import block_seed, forked, reseed, seeded, stream
 from ppvae.training.fitted import Fit
 from ppvae.training.fitting import fit as train
 
@@ -66,9 +67,26 @@ def best_of_own_family(problem: Problem, improve: Any) -> BestQ:
     q, layout, start = problem.posterior, problem.pair.layout, problem.pair.start
     warm = improve(q)
     if not layout.width:
-        return best_of(problem, {"q": warm})
-    cold = Posterior(problem.model, layout.unpack(start.repeat(len(problem.x), 1)))
-    return best_of(problem, {"q": Posterior(problem.model, q.phi, warm.converged), "warm": warm, "cold": improve(cold)})
+        rows = rows_of_guide(q, problem.x)
+        if rows is None:
+            return best_of(problem, {"q": warm})
+        q, layout = rows, rows.model.layout()
+        start = layout.start.to(problem.x)
+        warm = Posterior(q.model, warm.phi, warm.converged)
+    cold = Posterior(q.model, layout.unpack(start.repeat(len(problem.x), 1)))
+    return best_of(problem, {"q": Posterior(q.model, q.phi, warm.converged), "warm": warm, "cold": improve(cold)})
+
+
+def is_best_known(problem: Problem) -> bool:
+    """Whether the best q of the pair's own family can be searched.
+
+    False where the guide has no φ, and draws latents from distributions that cannot be written as rows of φ.
+    """
+    if problem.pair.layout.width:
+        return True
+    with torch.no_grad(), seeded(problem.seed, device=problem.x.device):
+        sites = draw(problem.posterior, problem.x, 1).sites
+    return not sites or rows_of_guide(problem.posterior, problem.x) is not None
 
 
 def with_family(problem: Problem, name: str, options: Mapping[str, Any]) -> Model:

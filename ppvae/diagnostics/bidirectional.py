@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,16 @@ from torch import Tensor
 
 from ppvae import require
 from ppvae.blocks import DATA_BLOCK, PARTICLE_BLOCK, Block
+from ppvae.errors import PpvaeError
 from ppvae.evidence.annealing import Annealing, covers
 from ppvae.evidence.estimates import estimate
 from ppvae.evidence.method import Sampler, Weighted, check_options_of, options_of
 from ppvae.evidence.methods.ais import ais
 from ppvae.evidence.problem import Problem
 from ppvae.evidence.proposal import Proposal
+from ppvae.evidence.rounding import is_coarse
 from ppvae.pair.pair import Pair, require_pair
+from ppvae.pair.precision import default_precision
 from ppvae.randomness import stream
 from ppvae.tasks.sampling import sample
 
@@ -67,9 +71,9 @@ def bdmc(
     Returns:
         Dataset over dim `datum`, all in nats: lower (forward AIS) with lower_se, upper (reverse AIS) with upper_se,
         gap = upper − lower, iwae_lower with iwae_lower_se, iwae_upper (q with z among its draws; NaN where the guide is
-        not over the continuous latents alone). upper_se is the error over chains that share one start z, and iwae_upper
-        has one z: only the spread over data shows how much they depend on z. Attributes:
-        mean_gap and mean_gap_se over data, num_data, the settings, scope.
+        not over the continuous latents alone, or has no density on a part of their support). upper_se is the
+        error over chains that share one start z, and iwae_upper has one z: only the spread over data shows how much
+        they depend on z. Attributes: mean_gap and mean_gap_se over data, num_data, the settings, scope.
 
     Raises:
         PpvaeError: an argument is out of range, an option is unknown, AIS does not apply to the pair, or `sample`
@@ -84,22 +88,14 @@ def bdmc(
     require.count("seed", seed, least=0)
     simulated = sample(pair, num_data, seed=seed)
     problem = Problem(pair, pair.as_input(simulated.x), None, seed, num_samples, chunk_size, progress)
-    chains = ais(problem, **options)
-    with torch.no_grad():
-        truth = problem.target.unconstrained({name: value.unsqueeze(0) for name, value in simulated.latents.items()})
-    forward = estimate(problem, chains)
-    backward = estimate(problem, _Backwards(chains, truth), _REVERSE)
-    proposal = Proposal(pair.model, problem.posterior)
-    iwae = estimate(replace(problem, num_samples=num_importance), proposal, _IMPORTANCE)
-    columns = {
-        "lower": forward["log_marginal"],
-        "lower_se": forward["log_marginal_se"],
-        "upper": -backward["log_marginal"],
-        "upper_se": backward["log_marginal_se"],
-        "iwae_lower": iwae["log_marginal"],
-        "iwae_lower_se": iwae["log_marginal_se"],
-        "iwae_upper": _with_truth(replace(problem, num_samples=num_importance - 1), proposal, truth),
-    }
+    if problem.fault is not None and problem.fault.improper:
+        raise PpvaeError(f"{type(pair.model).__name__}: {problem.fault}")
+    with ExitStack() as precision:
+        if is_coarse(problem) is not None:  # single precision rounds log weights by too much
+            problem = problem.converted(torch.float64)
+            precision.enter_context(default_precision(torch.float64))
+        latents = {name: value.to(problem.x).unsqueeze(0) for name, value in simulated.latents.items()}
+        columns = _bounds(problem, ais(problem, **options), latents, num_importance)
     columns["gap"] = columns["upper"] - columns["lower"]
     gap = columns["gap"].cpu().numpy()
     attributes = {
@@ -118,6 +114,30 @@ def bdmc(
         coords={"datum": np.arange(num_data)},
         attrs=attributes,
     )
+
+
+def _bounds(problem: Problem, chains: Annealing, latents: dict[str, Tensor], num_importance: int) -> dict[str, Tensor]:
+    """The bounds of each datum, given the latents [1, N, *event] that it came from."""
+    with torch.no_grad():
+        truth = problem.target.unconstrained(latents)
+    forward = estimate(problem, chains)
+    backward = estimate(problem, _Backwards(chains, truth), _REVERSE)
+    columns = {
+        "lower": forward["log_marginal"],
+        "lower_se": forward["log_marginal_se"],
+        "upper": -backward["log_marginal"],
+        "upper_se": backward["log_marginal_se"],
+    }
+    if problem.fault is not None:  # weights of draws of q have another mean than p(x)
+        nan = torch.full_like(columns["lower"], math.nan)
+        return columns | dict.fromkeys(("iwae_lower", "iwae_lower_se", "iwae_upper"), nan)
+    proposal = Proposal(problem.model, problem.posterior)
+    iwae = estimate(problem.at(problem.everyone, num_importance), proposal, _IMPORTANCE)
+    return columns | {
+        "iwae_lower": iwae["log_marginal"],
+        "iwae_lower_se": iwae["log_marginal_se"],
+        "iwae_upper": _with_truth(problem.at(problem.everyone, num_importance - 1), proposal, truth),
+    }
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -23,23 +24,32 @@ from ppvae.diagnostics.best_q import (
     all_weights,
     best_of_family,
     best_of_own_family,
+    is_best_known,
     with_family,
 )
 from ppvae.errors import PpvaeError
 from ppvae.evidence.estimates import certain, estimate, summary
-from ppvae.evidence.marginal import check_method, log_marginal
+from ppvae.evidence.marginal import check_method, estimates
 from ppvae.evidence.method import Sampler, prepared
 from ppvae.evidence.problem import Problem
 from ppvae.evidence.proposal import Proposal
+from ppvae.evidence.rounding import is_coarse
 from ppvae.evidence.weights import Weights, khat_threshold
 from ppvae.evidence.widening import widened
 from ppvae.options import check_options
 from ppvae.pair.pair import Pair, require_pair
+from ppvae.pair.precision import default_precision
 from ppvae.randomness import block_seed
 from ppvae.variational.refinement import refine
 
 #: the columns of log p(x)
 _OF_P = ("log_marginal", "log_marginal_se", "ess", "khat", "ok")
+#: the columns that need the best q of the pair's own family
+_OF_STAR = {
+    f"{name}{se}"
+    for name in ("elbo_star", "approximation_gap", "amortization_gap", "family_gain")
+    for se in ("", "_se")
+}
 #: units of columns that are not in nats
 _UNITS = {"ess": "draws", "khat": "", "ok": "", "converged": "", "family_converged": ""}
 
@@ -72,6 +82,9 @@ def gaps(
     approximation gap is too large and the amortization gap too small by the same amount. Errors are paired: the draws
     of q, of q* and of log p(x) use the same random numbers.
 
+    Where the guide computes its distributions from x and has no φ, q* is searched in rows of their parameters. Where
+    they cannot be written as rows (a flow, a distribution that depends on another latent), q* and both gaps are NaN.
+
     Args:
         pair: a trained pair, which does not change.
         x: data [N, *event]; training and test data have different gaps.
@@ -96,7 +109,7 @@ def gaps(
 
     Raises:
         PpvaeError: x has the wrong shape or is not finite, an argument is out of range, a family, method or option is
-            unknown, or a family cannot take the latents of the model.
+            unknown, a family cannot take the latents of the model, or q is a point mass.
     """
     require_pair(pair)
     require.count("num_samples", num_samples, least=2)
@@ -108,11 +121,34 @@ def gaps(
         check_method(method, options)
     x = pair.as_input(x)
     problem = Problem(pair, x, index, seed, num_samples)
+    name = type(pair.model).__name__
+    if problem.fault is not None and not problem.fault.bounded:
+        raise PpvaeError(f"{name}: {problem.fault}: its ELBO does not exist, so there is no gap to split")
+    with ExitStack() as precision:
+        if is_coarse(problem) is not None:  # single precision rounds log weights by too much
+            problem = problem.converted(torch.float64)
+            precision.enter_context(default_precision(torch.float64))
+        return _gaps(problem, others, method, options, lr, max_steps, tolerance, particles)
+
+
+def _gaps(
+    problem: Problem,
+    others: Mapping[str, Mapping[str, Any]],
+    method: str | None,
+    options: Mapping[str, Any] | None,
+    lr: float,
+    max_steps: int,
+    tolerance: float,
+    particles: int,
+) -> xr.Dataset:
+    x, seed, num_samples = problem.x, problem.seed, problem.num_samples
     if method is None:
         p = _exact(problem)
+        if p is None:
+            problem.require_density("gaps")
     else:
-        estimates = log_marginal(pair, x, index, num_samples=num_samples, method=method, options=options, seed=seed)
-        p = {name: torch.as_tensor(estimates[name].values, device=x.device) for name in _OF_P}
+        results = estimates(problem, method, options)
+        p = {name: torch.as_tensor(results[name].values, device=x.device) for name in _OF_P}
     improve = partial(
         refine,
         x=x,
@@ -129,6 +165,9 @@ def gaps(
         for model, (name, of) in zip(models, others.items(), strict=True)
     }
     columns = gap_columns(problem, own, stars, p)
+    if not is_best_known(problem):
+        for name in _OF_STAR & columns.keys():
+            columns[name] = torch.full_like(columns[name], math.nan)
     data: dict[str, Any] = {}
     for name, column in columns.items():
         dims = ("datum",) if column.dim() == 1 else ("family", "datum")
