@@ -82,7 +82,8 @@ def _fault(name: str, p: Site, q: Site | None) -> Uncovered | None:
     if is_point(q.fn):
         return Uncovered(name, "has a point mass in the guide, which has no density", bounded=False)
     if p.fn.support.is_discrete:
-        return Uncovered(name, f"has values that its {kind} in the guide never takes") if _lacks(p.fn, q.fn) else None
+        lacks = _lacks(p.fn, q.fn, drawn=q.weight is None)
+        return Uncovered(name, f"has values that its {kind} in the guide never takes") if lacks else None
     whole, part = support_of(p.fn), support_of(q.fn)
     if is_periodic(p.fn) and not _is_on_circle(q.fn):
         why = f"is an angle, and its {kind} in the guide is not periodic: use VonMises there, or remove the guide"
@@ -106,18 +107,19 @@ def _is_on_circle(fn: Any) -> bool:
     return bool(CIRCLE.check(ends).all())
 
 
-def _lacks(p: Any, q: Any) -> bool:
-    """Whether a discrete q never takes a value that p may take."""
+def _lacks(p: Any, q: Any, *, drawn: bool) -> bool:
+    """Whether a discrete q never takes a value that p may take; where it enumerates its values, q cancels."""
     if contains(support_of(q), support_of(p)) is False:
         return True
-    if not (p.has_enumerate_support and q.has_enumerate_support):
+    if not (drawn and p.has_enumerate_support and q.has_enumerate_support):
         return False
     values = p.enumerate_support(expand=False)
-    # torch raises a probability of 0 to eps; a logit of −inf gives NaN
-    p_takes, q_takes = (
-        log_p > math.log(torch.finfo(log_p.dtype).eps) + 1e-3 for log_p in (p.log_prob(values), q.log_prob(values))
-    )
-    return bool((p_takes & ~q_takes).any())
+    return bool((~_is_never(p.log_prob(values)) & _is_never(q.log_prob(values))).any())
+
+
+def _is_never(log_p: Tensor) -> Tensor:
+    """Where a probability is 0, which torch raises to eps if it was given as such; a logit of −inf may give NaN."""
+    return log_p.isneginf() | log_p.isnan() | ((log_p - math.log(torch.finfo(log_p.dtype).eps)).abs() < 1e-3)
 
 
 def _is_simple(fn: Any) -> bool:
