@@ -58,6 +58,10 @@ def evaluation_lines(found: Evaluation, inference: str, num_gaps: int) -> list[s
         f"log p(x)        {'≥' if passed < 1 else ' '} {mean.mean:10.3f} ± {_error(mean.mc_se)} sampling, "
         f"± {_error(mean.data_se)} from the number of data",
     ]
+    if volume := estimates.attrs.get("log_volume"):
+        lines.append(
+            f"in its own units  {mean.mean - volume:10.3f}   log p(x) of values before they were {row.treatment}"
+        )
     methods, counts = np.unique(estimates["method"], return_counts=True)
     shares = (f"{name} {100 * count / size:.0f}%" for name, count in zip(methods, counts, strict=True))
     lines.append(f"method            {', '.join(shares)}")

@@ -17,7 +17,7 @@ from ppvae import require
 from ppvae.blocks import ROW_BLOCK
 from ppvae.comparison.options import JudgeOptions
 from ppvae.data.dataset import Data
-from ppvae.data.splits import observations
+from ppvae.data.splits import Observations, observations
 from ppvae.diagnostics.inference_gap import gaps
 from ppvae.evidence.marginal import bounds_of_q, estimates, summarise
 from ppvae.evidence.problem import Problem
@@ -38,7 +38,7 @@ class Evaluation(NamedTuple):
 @with_options(JudgeOptions)
 def evaluate(
     fit: Fit,
-    data: Data,
+    data: Data | Observations,
     *,
     name: str | None = None,
     options: JudgeOptions | Mapping[str, Any] | None = None,
@@ -52,19 +52,25 @@ def evaluate(
 
     Args:
         fit: a trained pair.
-        data: the data for the evaluation.
+        data: the data for the evaluation: those of the fit, or others that `fit.read` returns.
         name: of the model in the row; where None, its name in the zoo, else its class.
         options: a `JudgeOptions`, or a mapping of its options; single options in the call replace those in it.
-        split: the part of the data.
+        split: the part of a `Data`.
         seed: of the draws.
         compile: run the model compiled, as in `log_marginal`.
         progress: show progress bars; where None, only on a terminal.
         changes: options of `JudgeOptions`.
+
+    Raises:
+        PpvaeError: the data were prepared in another way than the training data of the fit.
     """
     options = JudgeOptions.of(options, **changes)
     method, num_samples, num_gaps = options.method, options.num_samples, options.num_gaps
     require.count("seed", seed, least=0)
-    x = fit.as_input(observations(data, split, options.num_test))
+    judged = (observations(data, split) if isinstance(data, Data) else data).first(options.num_test)
+    if fit.data.preparation is not None:
+        fit.data.preparation.refuse_other(f"data {judged.name!r}", judged.preparation)
+    x = fit.as_input(judged.x)
     problem = Problem(fit, x, None, seed, num_samples, progress=progress, compile=compile)
     problem.posterior, seconds = _timed(fit, x, seed)
     result = estimates(problem, method, options.method_options or None)
@@ -86,9 +92,9 @@ def evaluate(
         model=name or reference(type(fit.model)) or type(fit.model).__name__,
         inference=fit.settings.inference,
         seed=seed,
-        data=data.name,
-        treatment=data.treatment,
-        split=split,
+        data=judged.name,
+        treatment=judged.preparation.treatment,
+        split=judged.split,
         num_data=len(x),
         elbo=_number(elbo.mean),
         elbo_mc_se=_number(elbo.mc_se),
@@ -108,6 +114,7 @@ def evaluate(
         num_parameters=fit.num_parameters(),
         family=fit.settings.family,
     )
+    result.attrs["log_volume"] = judged.log_volume
     return Evaluation(row, result)
 
 

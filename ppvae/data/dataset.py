@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ppvae import require
 from ppvae.catalogue import LIKELIHOODS
+from ppvae.data.preparation import Preparation
 from ppvae.data.readers import SPLITS
 from ppvae.data.source import LogProb
 from ppvae.data.treatment import (
@@ -33,6 +34,7 @@ class DataFacts:
         num_data: the number of training data.
         event_shape: of one datum.
         source: the arguments of `load_data` that give the data again, or None for data made in Python.
+        preparation: what the training data taught about preparing data; None in fits of earlier versions.
     """
 
     name: str
@@ -40,6 +42,7 @@ class DataFacts:
     num_data: int
     event_shape: tuple[int, ...]
     source: dict[str, Any] | None = None
+    preparation: Preparation | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +58,7 @@ class Data:
         log_prob: the exact log density in nats, [B, *event] → [B], where the distribution is known.
         source: the arguments of `load_data` that give it again, or None.
         rows: split → [N], the row of each datum in a file that was split here, or None.
+        preparation: how untreated values became these data, or None for data made in Python.
 
     Raises:
         PpvaeError: an unknown likelihood or treatment; parts that do not fit each other or the likelihood.
@@ -70,6 +74,7 @@ class Data:
     log_prob: LogProb | None = None
     source: dict[str, Any] | None = None
     rows: dict[str, Tensor] | None = None
+    preparation: Preparation | None = None
 
     def __post_init__(self) -> None:
         require.one_of("likelihood", self.likelihood, LIKELIHOODS)
@@ -113,7 +118,13 @@ class Data:
     @property
     def facts(self) -> DataFacts:
         """The facts about these data that a fit keeps."""
-        return DataFacts(self.name, self.treatment, len(self.train), tuple(self.event_shape), self.source)
+        shape = tuple(self.event_shape)
+        return DataFacts(self.name, self.treatment, len(self.train), shape, self.source, self.prepared)
+
+    @property
+    def prepared(self) -> Preparation:
+        """How untreated values became these data; data made in Python keep their values."""
+        return self.preparation or Preparation(self.treatment)
 
     @property
     def discrete(self) -> bool:

@@ -17,10 +17,11 @@ from torch.utils.data import Dataset
 from ppvae import require
 from ppvae.catalogue import SOURCES
 from ppvae.data.dataset import Data
-from ppvae.data.readers import READERS, SPLITS, Arrays, label_column, no_column, read_file
-from ppvae.data.source import LogProb, Raw, generator, permutation
-from ppvae.data.torch_datasets import from_datasets, is_dataset
-from ppvae.data.treatment import DRAWN, TREATMENTS, VALUES, as_they_are, check_values, holds, likelihood_for, treatments
+from ppvae.data.preparation import Preparation, alike, in_single_precision
+from ppvae.data.readers import READERS, SPLITS, Table, label_column, no_column, read_file
+from ppvae.data.source import LogProb, Raw, binarised, permutation
+from ppvae.data.torch_datasets import from_datasets, is_dataset, wide_enough
+from ppvae.data.treatment import DRAWN, as_they_are, check_values, likelihood_for, treatments
 from ppvae.errors import PpvaeError
 from ppvae.randomness import seeded
 
@@ -36,6 +37,7 @@ def load_data(
     seed: int = 0,
     num_train: int | None = None,
     labels: str | int | None = None,
+    like: Preparation | None = None,
 ) -> Data:
     """Load a named data set, a user's file or a torch data set, and treat its values.
 
@@ -65,9 +67,12 @@ def load_data(
         num_train: keep this number of training rows, the first ones; valid, test and labels do not change.
         labels: the column of a .csv that is not part of x and becomes labels: the name in its header, or its
             number, from 0 on, or from -1 backwards. Words or numbers become 0 to K - 1 in their sorted order.
+        like: how other data were prepared, such as `fit.data.preparation`: these are prepared by the same means, scales
+            and labels, and the columns of a .csv matched by name. (`fit.read` does so and does not split them.)
 
     Returns:
-        Data of float32 tensors (a `Data` keeps its dtype). Global random states do not change.
+        Data of float32 tensors, or of float64 ones where single precision would round them by more than a hundredth of
+        a column's standard deviation (a `Data` keeps its dtype). Global random states do not change.
 
     Raises:
         PpvaeError: unknown name or treatment, unreadable file, unsuitable values or arguments, no download.
@@ -77,9 +82,22 @@ def load_data(
         require.one_of("treatment", treatment, treatments())
     size = None if num_train is None else require.count("num_train", num_train)
     column = None if labels is None else label_column(labels)
-    path = _data_root(root)
-    data, default = _find(name, path, seed, column)
-    data = _treat(data, treatment or default, seed)
+    path = data_root(root)
+    if like is not None and isinstance(name, Data) and name.treatment != "real":
+        like.refuse_other(f"data {name.name!r}", name.prepared)
+    elif like is not None:
+        treatment = treatment_like(like, treatment)
+    if isinstance(name, Data):
+        if column is not None:
+            raise no_column(column, "a Data")
+        data, default = name, name.treatment
+    else:
+        kind, raw, default = read(name, path, seed, column, like)
+        data = _data(kind, raw)
+        default = default or as_they_are(*data.splits.values())
+    data = _treat(data, treatment or default, seed, like)
+    if not isinstance(name, Data):
+        data = replace(data, **dict(zip(SPLITS, in_single_precision(*data.splits.values()), strict=True)))
     if size is not None:
         if size > len(data.train):
             raise PpvaeError(f"num_train is {size}, but {data.name!r} has only {len(data.train)} training rows")
@@ -132,39 +150,48 @@ def list_data() -> list[str]:
     return SOURCES.names()
 
 
-def _treat(data: Data, treatment: str, seed: int) -> Data:
+def treatment_like(like: Preparation, treatment: str | None) -> str:
+    """The treatment of data that are to be like others; raises PpvaeError where another one is requested."""
+    if treatment is not None and not alike(treatment, like.treatment):
+        raise PpvaeError(
+            f"treatment {treatment!r} makes other values than {like.treatment!r}, that of the training data: remove it"
+        )
+    return treatment or like.treatment
+
+
+def _treat(data: Data, treatment: str, seed: int, like: Preparation | None) -> Data:
     if treatment == data.treatment:
         return data
     if data.treatment != "real":
         raise PpvaeError(f"{data.name!r} is {data.treatment!r} already: load it as {treatment!r} instead")
-    splits, log_prob = data.splits, None
-    if treatment == "standardised":
-        constant = data.train.amin(0) == data.train.amax(0)  # whose deviation may be slightly above 0 by rounding
-        mean = data.train.double().mean(0)
-        std = data.train.double().std(0, correction=0).masked_fill(constant, 1.0)
-        splits = {split: ((x.double() - mean) / std).to(x.dtype) for split, x in splits.items()}
-        if data.log_prob is not None:
-            log_prob = partial(_standardised_log_prob, data.log_prob, mean, std)
-    else:
-        needed, _ = TREATMENTS[treatment]
-        if not all(holds(x, needed) for x in splits.values()):
-            low, high = map(float, torch.cat([*splits.values()]).aminmax())
-            has = f"has others between {low:g} and {high:g}: use 'real' or 'standardised'"
-            raise PpvaeError(f"treatment {treatment!r} needs values {VALUES[needed].words}, but {data.name!r} {has}")
-    if treatment == "threshold":
-        splits = {split: (x > 0.5).to(x.dtype) for split, x in splits.items()}
-    elif treatment in DRAWN:
-        # each split has a stream, so that test does not depend on train
-        drawn = {s: torch.bernoulli(x, generator=generator(seed, s)) for s, x in splits.items()}
+    untreated, log_prob = data.splits, None
+    preparation = replace(like or data.prepared, treatment=treatment)
+    if like is None:
+        preparation = preparation.learned(data.train)
+    preparation.require_values(repr(data.name), *untreated.values())
+    splits = {split: preparation.apply(x) for split, x in untreated.items()}
+    if data.log_prob is not None and preparation.shift is not None:
+        mean, std = (torch.tensor(part, dtype=torch.float64) for part in preparation.units)
+        shape = data.event_shape
+        log_prob = partial(_standardised_log_prob, data.log_prob, mean.reshape(shape), std.reshape(shape))
+    if treatment in DRAWN:
+        drawn = {split: binarised(x, seed, split) for split, x in splits.items()}
         splits = drawn if treatment == "static" else drawn | {"train": data.train}
-    return replace(data, **splits, likelihood=likelihood_for(treatment), treatment=treatment, log_prob=log_prob)
+    return replace(
+        data,
+        **splits,
+        likelihood=likelihood_for(treatment),
+        treatment=treatment,
+        log_prob=log_prob,
+        preparation=preparation,
+    )
 
 
 def _standardised_log_prob(log_prob: LogProb, mean: Tensor, std: Tensor, x: Tensor) -> Tensor:
     return log_prob(x * std.to(x) + mean.to(x)) + std.log().sum().to(x)
 
 
-def _data_root(root: str | os.PathLike[str] | None) -> Path:
+def data_root(root: str | os.PathLike[str] | None) -> Path:
     root = os.environ.get("PPVAE_DATA") or "~/.cache/ppvae" if root is None else root
     if not isinstance(root, str | os.PathLike):
         raise PpvaeError(f"data root must be a path, not {require.show(root)}")
@@ -174,46 +201,47 @@ def _data_root(root: str | os.PathLike[str] | None) -> Path:
     return path
 
 
-def _find(name: DataLike, root: Path, seed: int, labels: str | int | None) -> tuple[Data, str]:
-    """The untreated data, and the default treatment."""
+def read(
+    name: DataLike, root: Path, seed: int, labels: str | int | None, like: Preparation | None
+) -> tuple[str, Raw, str | None]:
+    """The name of data, their untreated values, and the default treatment, where the values do not decide it."""
     if isinstance(name, str | os.PathLike):
         name = os.fspath(name)
         if name in SOURCES:
             if labels is not None:
                 raise no_column(labels, repr(name))
-            return _data(name, SOURCES[name](root, seed)), SOURCES.facts(name)["treatment"]
+            return name, SOURCES[name](root, seed), SOURCES.facts(name)["treatment"]
         path = Path(os.path.expanduser(name))
         if path.suffix.lower() not in READERS:
             require.one_of("data", name, list_data(), f", or a file ending in {', '.join(READERS)}")
-        data = _data(path.name, _from_arrays(path.name, read_file(path, labels)))
-    elif labels is not None:
+        matched = None if like is None else Table({}, like.columns, like.labels, like.classes)
+        return path.name, _from_table(path.name, read_file(path, labels, matched)), None
+    if labels is not None:
         raise no_column(labels, f"a {type(name).__name__}")
-    elif isinstance(name, Data):
-        return name, name.treatment
-    elif is_dataset(name):
+    if is_dataset(name):
         with seeded(seed, device=torch.device("cpu")):  # transforms draw from torch's global generator
-            data = _data(*from_datasets(name))
-    else:
-        kinds = "a name, a file, a torch data set or a ppvae.Data"
-        build = "build ppvae.Data(name=, train=, valid=, test=, likelihood=, treatment=) from tensors"
-        raise PpvaeError(f"data must be {kinds}, not {type(name).__name__}: {build}")
-    return data, as_they_are(*data.splits.values())
+            return *from_datasets(name, None if like is None else like.divisor), None
+    kinds = "a name, a file, a torch data set or a ppvae.Data"
+    build = "build ppvae.Data(name=, train=, valid=, test=, likelihood=, treatment=) from tensors"
+    raise PpvaeError(f"data must be {kinds}, not {type(name).__name__}: {build}")
 
 
-def _from_arrays(name: str, arrays: Arrays) -> Raw:
+def _from_table(name: str, table: Table) -> Raw:
+    arrays = dict(table.arrays)
     y, xs = arrays.pop("y", None), {}
     for key, array in arrays.items():
         if array.dtype.kind not in "biuf":
             raise PpvaeError(f"data {name!r}, {key}: needs real numbers, not {array.dtype}: save float32")
         with np.errstate(over="ignore"):  # overflow becomes infinite, which check_values refuses
-            xs[key] = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
-        check_values(f"data {name!r}, {key}", xs[key])
+            xs[key] = torch.from_numpy(np.array(array, dtype=wide_enough(array.dtype), order="C"))
+        check_values(f"data {name!r}, {key}", xs[key].float())  # no sum of squares of larger ones has a value
+    learned = Preparation("real", table.columns, table.labels, table.classes)
     if "x" not in xs:
-        return Raw(xs)
+        return Raw(xs, learned=learned)
     size = len(xs["x"])
     if y is not None and (y.dtype.kind not in "biu" or y.shape != (size,)):
         raise PpvaeError(f"data {name!r}: y must be integers [{size}], not {y.dtype} {list(y.shape)}")
-    return Raw({"all": xs["x"]}, None if y is None else {"all": torch.tensor(y.astype(np.int64))})
+    return Raw({"all": xs["x"]}, None if y is None else {"all": torch.tensor(y.astype(np.int64))}, learned=learned)
 
 
 def _data(name: str, raw: Raw) -> Data:
@@ -245,4 +273,5 @@ def _data(name: str, raw: Raw) -> Data:
         labels,
         raw.log_prob,
         rows=index if "all" in raw.x else None,
+        preparation=raw.learned,
     )

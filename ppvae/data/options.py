@@ -13,6 +13,7 @@ from ppvae.options import Options, option
 
 if TYPE_CHECKING:
     from ppvae.data.dataset import Data
+    from ppvae.data.preparation import Preparation
 
 
 class DataOptions(Options):
@@ -39,8 +40,8 @@ class DataOptions(Options):
         if isinstance(self.data, str) and not re.search(r"[.:/\\]", self.data):  # else it is a file
             require.one_of("data", self.data, SOURCES, ", or a file such as data.csv, data.npy or data.npz")
 
-    def load(self) -> Data:
-        """The data.
+    def load(self, like: Preparation | None = None) -> Data:
+        """The data, prepared as others were where `like` is given.
 
         Raises:
             PpvaeError: an unknown name, an unreadable file, unsuitable values, no download.
@@ -54,4 +55,5 @@ class DataOptions(Options):
             seed=self.data_seed,
             num_train=self.num_train,
             labels=self.labels,
+            like=like,
         )

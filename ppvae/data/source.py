@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ppvae.data.preparation import Preparation
 from ppvae.data.readers import SPLITS
 
 GENERATED_SIZES = [700, 150, 150]  # of generated data: rows are independent, so blocks are fair splits
@@ -22,14 +23,16 @@ class Raw:
     """Untreated values, with or without the splits of their publisher.
 
     Attributes:
-        x: part → [N, *event] float32; the parts are train, valid and test, or train and test, or all.
+        x: part → [N, *event] floating; the parts are train, valid and test, or train and test, or all.
         y: part → [N] int64, or None.
         log_prob: the exact log density, [B, *event] → [B], where the distribution is known.
+        learned: what reading them has learned about preparing such data.
     """
 
     x: dict[str, Tensor]
     y: dict[str, Tensor] | None = None
     log_prob: LogProb | None = None
+    learned: Preparation = field(default_factory=lambda: Preparation("real"))
 
 
 def permutation(size: int) -> Tensor:
@@ -42,6 +45,11 @@ def permutation(size: int) -> Tensor:
 def generator(seed: int, stream: str) -> torch.Generator:
     """The random numbers of one stream: of the binarisation of a split, or "source" for generated data."""
     return torch.Generator().manual_seed(stream_seed(seed, stream))
+
+
+def binarised(x: Tensor, seed: int, split: str) -> Tensor:
+    """Bernoulli(x) draws; each split has a stream, so that test does not depend on train."""
+    return torch.bernoulli(x, generator=generator(seed, split))
 
 
 def stream_seed(seed: int, stream: str) -> int:

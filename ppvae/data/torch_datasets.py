@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ppvae import require
+from ppvae.data.preparation import Preparation
 from ppvae.data.readers import SPLITS
 from ppvae.data.source import Raw
 from ppvae.errors import PpvaeError
@@ -26,7 +27,7 @@ def is_dataset(value: object) -> bool:
     return hasattr(type(value), "__len__") and hasattr(type(value), "__getitem__")
 
 
-def from_datasets(value: Any) -> tuple[str, Raw]:
+def from_datasets(value: Any, divisor: float | None = None) -> tuple[str, Raw]:
     """The items of a map-style data set, or of those in a mapping or tuple, and the class's name.
 
     Args:
@@ -34,6 +35,7 @@ def from_datasets(value: Any) -> tuple[str, Raw]:
             tensor, a NumPy array, a PIL image or a number, or a tuple of one of these and a label. Images — PIL's,
             8-bit ones and [1, 3 or 4, height, width] — are flattened, channels first, and 8-bit ones divided by
             255 unless all hold 0 and 1 only. Labels are kept if all are whole numbers.
+        divisor: of 8-bit ones, where other data have decided it.
 
     Raises:
         PpvaeError: it is not a map-style data set or is empty, or an item raises an error, has an unsupported type or
@@ -62,11 +64,14 @@ def from_datasets(value: Any) -> tuple[str, Raw]:
                 labels.append(label)
         if len(labels) == lengths[key]:
             y[key] = torch.tensor(labels)
-    if first and first.eight_bit and any(bool((rows > 1).any()) for rows in x.values()):
-        x = {key: rows.div_(255) for key, rows in x.items()}
+    if first and first.eight_bit and divisor is None:
+        divisor = 255.0 if any(bool((rows > 1).any()) for rows in x.values()) else 1.0
+    divisor = divisor if first and first.eight_bit and divisor is not None else 1.0
+    if divisor != 1:
+        x = {key: rows.div_(divisor) for key, rows in x.items()}
     if first and first.flat:
         x = {key: rows.reshape(len(rows), -1) for key, rows in x.items()}
-    return name, Raw(x, y if y.keys() == x.keys() else None)
+    return name, Raw(x, y if y.keys() == x.keys() else None, learned=Preparation("real", divisor=divisor))
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,18 +161,28 @@ def _values(where: str, item: Any) -> _Item:
             raise PpvaeError(f"{where} is of {array.dtype}: give real numbers")
         eight_bit = array.dtype == np.uint8
         with np.errstate(over="ignore"):  # overflow becomes infinite, which the check of all values refuses
-            x = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
+            x = torch.from_numpy(np.array(array, dtype=wide_enough(array.dtype), order="C"))
     elif isinstance(item, Tensor):
         if item.is_complex():
             raise PpvaeError(f"{where} is of {item.dtype}: give real numbers")
         eight_bit = item.dtype == torch.uint8
-        x = item.detach().to("cpu", torch.float32)
+        x = item.detach().to("cpu")
+        x = x.to(torch.float32 if x.dtype in _NARROW else torch.float64)
     else:
         kinds = "a tensor, a NumPy array, a PIL image or a number, alone or in (item, label)"
         raise PpvaeError(f"{where} is {type(item).__name__}: it must be {kinds}")
     eight_bit = eight_bit and x.dim() > 1
     flat = picture or eight_bit or x.dim() == 0 or (x.dim() == 3 and x.shape[0] in (1, 3, 4))
     return _Item(x, eight_bit, flat)
+
+
+#: dtypes whose values single precision holds
+_NARROW = (torch.float32, torch.float16, torch.bfloat16, torch.bool, torch.uint8, torch.int8, torch.int16)
+
+
+def wide_enough(dtype: np.dtype) -> type[np.floating]:
+    """The floating dtype that holds the values of another."""
+    return np.float32 if np.can_cast(dtype, np.float32) else np.float64
 
 
 def _whole(label: Any) -> int | None:
@@ -179,7 +194,7 @@ def _whole(label: Any) -> int | None:
 
 def _room(name: str, size: int, x: Tensor) -> Tensor:
     try:
-        return torch.empty(size, *x.shape)
+        return torch.empty(size, *x.shape, dtype=x.dtype)
     except (RuntimeError, MemoryError) as error:
         raise PpvaeError(
             f"data {name!r}: {size} items of {list(x.shape)} do not fit into memory: take fewer"

@@ -14,6 +14,11 @@ from ppvae.pair.local import Phi
 from ppvae.pair.model import Model
 
 
+def precision_of(model: Model) -> torch.dtype:
+    """The precision of a model: that of its first parameter, else torch's default."""
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
+
+
 def converted(model: Model, dtype: torch.dtype) -> Model:
     """A copy of the model with all floating tensors that its modules hold in another precision."""
     model = copy.deepcopy(model).to(dtype)

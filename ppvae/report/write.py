@@ -132,7 +132,7 @@ def _judged_on(gathered: Gathered, entry: Entry) -> Tensor | None:
     try:
         data = gathered.data(entry.config)
         same = (data.name, data.treatment) == (entry.row.data, entry.row.treatment)
-        return observations(data, entry.row.split, entry.row.num_data) if same else None
+        return observations(data, entry.row.split, entry.row.num_data).x if same else None
     except PpvaeError:
         return None
 
@@ -204,7 +204,7 @@ def _pictures(gathered: Gathered, model: str, fitted: Fit, data: Data) -> None:
         gathered.draw(
             f"drawn-{slug}", f"{how}: means of 64 samples.", lambda ax: plots.image_grid(drawn.mean, ax), (5, 5)
         )
-        x = observations(data, "test", _SHOWN)
+        x = observations(data, "test", _SHOWN).x
         recon = reconstruct(fitted, x)
         gathered.draw(
             f"reconstructed-{slug}",

@@ -111,7 +111,9 @@ def write_outcome(
     write_metrics(directory, history)
     kept = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
     write_with(directory / WEIGHTS, lambda scratch: save_file(kept, scratch))
-    text = yaml.safe_dump({"schema": SCHEMA, **outcome}, sort_keys=False, allow_unicode=True)
+    content = {"schema": SCHEMA, **{name: value for name, value in outcome.items() if value is not None}}
+    # lists of numbers on few lines
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
     write_text(directory / OUTCOME, text)
 
 

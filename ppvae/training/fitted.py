@@ -13,6 +13,10 @@ from torch import Tensor, nn
 
 from ppvae import require
 from ppvae.data.dataset import DataFacts
+from ppvae.data.loading import DataLike, load_data
+from ppvae.data.new_data import read_new
+from ppvae.data.preparation import Preparation
+from ppvae.data.splits import Observations
 from ppvae.errors import PpvaeError
 from ppvae.options import plain
 from ppvae.pair.local import Layout
@@ -92,6 +96,38 @@ class Fit(Pair):
             particles = max(particles, INFER_PARTICLES)
         return Bound(self.model, x, estimator, particles)
 
+    def read(
+        self,
+        data: DataLike,
+        *,
+        split: str | None = None,
+        root: str | os.PathLike[str] | None = None,
+        labels: str | int | None = None,
+    ) -> Observations:
+        """Data prepared as the training data were: by their means and scales, columns matched by name. `.x` has them.
+
+        Args:
+            data: as `load_data` has it. A file or torch data set without splits stays whole, whatever its size.
+            split: the part of data that have splits; where None, test.
+            root, labels: as `load_data` has them.
+
+        Raises:
+            PpvaeError: the data cannot be read, or are not of the kind of the training data.
+        """
+        return read_new(data, self.preparation, split=split, root=root, labels=labels)
+
+    @property
+    def preparation(self) -> Preparation:
+        """How untreated values become data of this fit; of a fit of an earlier version, learned again from its data."""
+        facts = self.data
+        if facts.preparation is not None:
+            return facts.preparation
+        if facts.source is not None:
+            return load_data(**facts.source).prepared
+        if facts.treatment == "standardised":
+            raise PpvaeError("an earlier version saved this fit without the means and scales of its data: fit it again")
+        return Preparation(facts.treatment)
+
     def posterior(self, x: Tensor, index: Tensor | None = None, *, seed: int = 0) -> Posterior:
         """q(z | φ) for data x [B, *event].
 
@@ -152,6 +188,7 @@ class Fit(Pair):
             "treatment": self.data.treatment,
             "num_data": self.data.num_data,
             "event_shape": list(self.data.event_shape),
+            "preparation": None if self.data.preparation is None else self.data.preparation.plain(),
             "stopped": self.stopped,
             "seconds": self.seconds,
         }

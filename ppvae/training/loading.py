@@ -14,10 +14,12 @@ from torch import nn
 
 from ppvae import require
 from ppvae.data.dataset import DataFacts
+from ppvae.data.preparation import Preparation
 from ppvae.errors import PpvaeError
 from ppvae.options import check_options
 from ppvae.pair.guide_family import set_family
 from ppvae.pair.model import Model
+from ppvae.pair.precision import default_precision
 from ppvae.pair.zoo import create
 from ppvae.randomness import forked
 from ppvae.runs.files import as_folder
@@ -40,7 +42,7 @@ from ppvae.variational.strategy import strategy_class
 
 #: entries of a configuration that are not settings
 _BESIDE = ("name", "data", "data_seed", "treatment", "root", "num_train", "labels", "model", "own_encoder", "init")
-_OF_OUTCOME = ("schema", "data", "treatment", "num_data", "event_shape", "stopped", "seconds")
+_OF_OUTCOME = ("schema", "data", "treatment", "num_data", "event_shape", "preparation", "stopped", "seconds")
 
 
 def load(directory: str | os.PathLike[str], *, model: Model | None = None, encoder: nn.Module | None = None) -> Fit:
@@ -88,21 +90,30 @@ def _read(source: Path, model: Model | None, encoder: nn.Module | None) -> Fit:
     check_entries(config)
     _refuse_invalid(config, outcome)
     origin = data_arguments(config) if config["data"] is not None else None
-    data = DataFacts(outcome["data"], outcome["treatment"], outcome["num_data"], tuple(outcome["event_shape"]), origin)
+    shape, learned = tuple(outcome["event_shape"]), outcome.get("preparation")
+    preparation = None if learned is None else Preparation.of(learned)  # earlier versions saved none
+    data = DataFacts(outcome["data"], outcome["treatment"], outcome["num_data"], shape, origin, preparation)
     settings = Settings.of({name: config[name] for name in Settings.options()})
     options = dict(settings.inference_options) | ({} if encoder is None else {"encoder": encoder})
     strategy_type = strategy_class(settings.inference)
     check_options(settings.inference, strategy_type, options, STRATEGY_ARGUMENTS)
     tensors = load_file(source / WEIGHTS)
-    with forked(torch.device("cpu")):  # all weights are read from the file; the initial ones are replaced
+    dtypes = {tensor.dtype for tensor in tensors.values()}
+    dtype = torch.float64 if settings.precision == "64-true" or torch.float64 in dtypes else torch.float32
+    if dtype == torch.float64:  # earlier versions left "32-true" where the session's default was double precision
+        settings = settings.replace(precision="64-true")
+    # all weights are read from the file; the initial ones are replaced
+    with forked(torch.device("cpu")), default_precision(dtype):
         model = create(name, **model_options) if model is None else model
         x = torch.zeros(()).expand(data.num_data, *data.event_shape)
         set_family(model, x, settings.family, settings.family_options)
         strategy = strategy_type(model, x, **options)
     settings = settings.replace(inference_options=options)
     modules = nn.ModuleDict({"model": model, "strategy": strategy})
-    if settings.precision == "64-true":
-        modules.double()
+    modules.to(dtype)
+    for name, own in modules.state_dict(keep_vars=True).items():
+        if name in tensors and own.is_floating_point():
+            own.data = own.data.to(tensors[name].dtype)
     try:
         modules.load_state_dict(tensors)
     except RuntimeError as error:

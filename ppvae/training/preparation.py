@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ppvae import require
 from ppvae.data.dataset import Data
+from ppvae.data.preparation import require_precision
 from ppvae.errors import PpvaeError
 from ppvae.pair.checks import check
 from ppvae.pair.densities import log_densities
@@ -18,6 +19,7 @@ from ppvae.pair.guide_family import set_family
 from ppvae.pair.local import Phi
 from ppvae.pair.model import Model, overrides
 from ppvae.pair.posterior import Posterior
+from ppvae.pair.precision import precision_of
 from ppvae.randomness import seeded
 from ppvae.training.fitted import Fit
 from ppvae.training.settings import Settings
@@ -37,6 +39,8 @@ def prepared(model: Model | Fit, data: Data, settings: Settings) -> Fit:
         settings = settings.replace(family=origin.settings.family, family_options=origin.settings.family_options)
     estimator = Estimator(settings.objective, settings.gradient, settings.kl, settings.beta, settings.free_bits)
     model = copy.deepcopy(model).to(data.train.device).train()  # another fit may have left it on an accelerator
+    if settings.precision == "64-true":
+        model = model.double()
     x = start_model(model, data) if origin is None and settings.train_model else in_precision_of(model, data)
     check(model, data.draw(x[:7]))
     family = (settings.family, settings.family_options)
@@ -56,7 +60,8 @@ def prepared(model: Model | Fit, data: Data, settings: Settings) -> Fit:
 
 def in_precision_of(model: Model, data: Data) -> Tensor:
     """The training data in the model's precision."""
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
+    dtype = precision_of(model)
+    require_precision(f"data {data.name!r}", data.train, dtype)
     return data.train.to(dtype)
 
 
@@ -68,7 +73,11 @@ def posterior_of(origin: Fit, x: Tensor, trained: bool, at: Tensor) -> Phi:
 def trained_on(origin: Fit, data: Data) -> bool:
     """Whether a fit was trained on the data, judged by their names and sources."""
     was, now = (
-        replace(facts, source={key: value for key, value in (facts.source or {}).items() if value is not None})
+        replace(
+            facts,
+            source={key: value for key, value in (facts.source or {}).items() if value is not None},
+            preparation=None,
+        )
         for facts in (origin.data, data.facts)
     )
     return was == now

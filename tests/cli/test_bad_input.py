@@ -307,10 +307,10 @@ COMMANDS: list[tuple[str, str, str]] = [
     ("evaluate unknown-model", "'gmn'", "did you mean 'gmm'"),
     ("evaluate schema", "schema 99", "reads 2"),
     ("evaluate gmm --data digits", "[B, 4]", "(269, 64)"),
-    ("evaluate gmm --data iris --treatment static", "treatment 'static'", "use 'real'"),
+    ("evaluate gmm --data iris --treatment static", "makes other values than 'real'", "remove it"),
     ("evaluate gmm --data missing.csv", "'missing.csv'", "check the path"),
     ("evaluate vae --method exact", "VAE has no exact log_prob", "importance"),
-    ("evaluate vae --treatment real", "VAE", "support (Boolean())"),
+    ("evaluate vae --treatment real", "makes other values than", "remove it"),
     ("evaluate dynamic --split train", "dynamic", "judge valid or test"),
     ("evaluate by_hand", "data made in Python", "--data"),
     # files of options

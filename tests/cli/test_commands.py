@@ -236,7 +236,7 @@ def test_evaluate_other_data_and_other_splits(here: Path, run: Run) -> None:
     run(f"fit ppca {QUICK} --run-dir mine")
     rows = "\n".join("5.0,3.5,1.5,0.2" for _ in range(20))
     (here / "other.csv").write_text(rows)
-    assert run("evaluate mine --num_samples 30 --data other.csv").startswith("other.csv (real), 3 test data")
+    assert run("evaluate mine --num_samples 30 --data other.csv").startswith("other.csv (real), 20 all data")
     assert run("evaluate mine --num_samples 30 --split train").startswith("iris (real), 106 train data")
     assert run("evaluate mine --num_samples 30 --split valid").startswith("iris (real), 22 valid data")
 

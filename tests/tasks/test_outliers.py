@@ -10,7 +10,7 @@ from sklearn.datasets import load_wine
 
 import ppvae
 from ppvae.cli import main as cli
-from ppvae.data.splits import observations, positions
+from ppvae.data.splits import observations
 
 
 @pytest.fixture
@@ -38,15 +38,15 @@ def test_every_row_of_a_file_gets_its_score_and_cluster(split: str, wine: np.nda
     data = ppvae.load_data("wine.csv", treatment="standardised", labels="target")
     rows = [int(line["row"]) for line in table]
     assert len(rows) == len(set(rows)) == (178 if split == "all" else 26)
-    assert rows == (list(range(178)) if split == "all" else positions(data, "test").tolist())
+    assert rows == (list(range(178)) if split == "all" else observations(data, "test").rows.tolist())
     model = ppvae.load("run").model
     mean, std = (getattr(ppvae.load_data("wine.csv", labels="target").train, of)(0).numpy() for of in ("mean", "std"))
     # the file itself, standardised by hand (divisor N or N − 1: a difference of 0.4% in a standard deviation)
     x = torch.tensor((wine[rows, :13] - mean) / (std * np.sqrt(123 / 124)), dtype=torch.float32)
-    assert torch.allclose(observations(data, split), x, atol=1e-3, rtol=1e-2)
+    assert torch.allclose(observations(data, split).x, x, atol=1e-3, rtol=1e-2)
     with torch.no_grad():
-        expected = model.log_prob(observations(data, split))
-        cluster = model.responsibilities(observations(data, split)).argmax(-1)  # pyright: ignore[reportCallIssue]
+        expected = model.log_prob(observations(data, split).x)
+        cluster = model.responsibilities(observations(data, split).x).argmax(-1)  # pyright: ignore[reportCallIssue]
     assert [float(line["log_marginal"]) for line in table] == pytest.approx(expected.tolist(), abs=1e-3)
     assert [int(line["cluster"]) for line in table] == cluster.tolist()
     assert all(1 / 3 <= float(line["cluster_probability"]) <= 1 for line in table)

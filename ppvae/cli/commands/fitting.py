@@ -79,14 +79,15 @@ class FitCommand(Command, DataOptions, Settings):
         from ppvae.training.fitting import fit
         from ppvae.training.loading import load
 
-        data = DataOptions.of(_part(self, DataOptions) | {"data": self.data or "digits"}).load()
+        options = DataOptions.of(_part(self, DataOptions) | {"data": self.data or "digits"})
         settings = Settings.of(_part(self, Settings))
         if self.init is None:
             assert self.name is not None
-            name = self.name
+            name, data = self.name, options.load()
             pair = build_for(name, data, checked([name], self.model), seed=settings.seed)
         else:
             name, pair = name_of_run(Path(self.init)), load(self.init)
+            data = options.load(pair.preparation)  # θ is in the units of the data that it was trained on
         fitted = fit(
             pair, data, settings=settings, run_dir=place, resume=resume, checkpoint_seconds=self.checkpoint_seconds
         )
