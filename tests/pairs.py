@@ -214,6 +214,6 @@ class Branching(ppvae.Model):
     def model(self, x: Tensor) -> None:
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
-            loc = z if bool((z > 0).any()) else -z
+            loc = z if bool((z > 0).any()) else 1.0 * z
             mean = (loc + self.loc).unsqueeze(-1) * torch.ones_like(x)
             pyro.sample("x", dist.Normal(mean, 1.0).to_event(1), obs=x)

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import ppvae
+from ppvae.pair.precision import default_precision
 from ppvae.training.settings import Settings
 
 ROOT = Path(ppvae.__file__).resolve().parents[1]
@@ -430,7 +431,7 @@ def test_a_wrong_value(where: tuple[str, ...], value: Any, saved: Path) -> None:
 
 OF_RUN = [name for name in Settings.options() if name not in ("inference", "inference_options")]
 CONFIG_KEYS = ["name", "data", "inference", "model", "inference_options", *OF_RUN, "init", "versions"]
-OUTCOME_KEYS = ["schema", "data", "treatment", "num_data", "event_shape", "stopped", "seconds"]
+OUTCOME_KEYS = ["schema", "data", "treatment", "num_data", "event_shape", "preparation", "stopped", "seconds"]
 
 
 def test_every_entry_is_listed_here(saved: Path) -> None:
@@ -440,14 +441,14 @@ def test_every_entry_is_listed_here(saved: Path) -> None:
 
 
 #: what earlier runs do not have
-LATER = ["lr_phi", "optimizer", "optimizer_options", "schedule", "schedule_options", "compile"]
+LATER = ["lr_phi", "optimizer", "optimizer_options", "schedule", "schedule_options", "compile", "preparation"]
 
 
 @pytest.mark.parametrize(
     ("name", "key"),
     [
         *(("config.yaml", key) for key in CONFIG_KEYS if key not in LATER),
-        *(("fit.yaml", key) for key in OUTCOME_KEYS),
+        *(("fit.yaml", key) for key in OUTCOME_KEYS if key not in LATER),
     ],
 )
 def test_a_missing_entry(name: str, key: str, saved: Path) -> None:
@@ -537,3 +538,21 @@ def test_no_unpickler_is_named_in_the_library(folder: str) -> None:
     files = sorted((ROOT / folder).rglob("*.py"))
     assert files
     assert not [f"{file}: {found.group()}" for file in files for found in unsafe.finditer(file.read_text())]
+
+
+@pytest.mark.parametrize("made_in", [torch.float32, torch.float64])
+@pytest.mark.parametrize("read_in", [torch.float32, torch.float64])
+def test_weights_keep_their_precision(made_in: torch.dtype, read_in: torch.dtype, tmp_path: Path) -> None:
+    """Whatever the default precision of the session that reads them; settings say which it is."""
+    with default_precision(made_in):
+        data = ppvae.load_data("iris")
+        fit = ppvae.fit(ppvae.create("ppca", x_dim=4), data, epochs=2)
+        fit.save(tmp_path / "fit")
+        before = ppvae.log_marginal(fit, data.test, num_samples=20)
+    assert fit.settings.precision == {torch.float32: "32-true", torch.float64: "64-true"}[made_in]
+    with default_precision(read_in):
+        again = ppvae.load(tmp_path / "fit")
+        after = ppvae.log_marginal(again, data.test, num_samples=20)
+    assert again.settings == fit.settings
+    assert {name: t.dtype for name, t in again.weights().items()} == {n: t.dtype for n, t in fit.weights().items()}
+    assert before.equals(after)
