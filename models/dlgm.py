@@ -99,7 +99,7 @@ class DLGM(Model):
                 h = pyro.sample(f"h{level}", Normal(loc, softplus(raw) + 1e-4).to_event(1))
 
     def encoder(self) -> nn.Module:
-        return recognition(self.x_dim, self.hidden, self.hidden, activation=self.activation)
+        return recognition(self.x_dim, self.hidden, self.hidden, activation=self.activation, units=self.decoder)
 
     def start(self, x: Tensor) -> None:
         self.decoder.start(x)

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from ppvae import require
 from ppvae.catalogue import register
 from ppvae.errors import PpvaeError
-from ppvae.nn.networks import ACTIVATIONS, Standardize, recognition
+from ppvae.nn.networks import ACTIVATIONS, recognition
+from ppvae.nn.units import HasUnits, Standardize, deviations
 from ppvae.pair.local import Local, Phi
 from ppvae.pair.model import Model
 
@@ -35,7 +36,7 @@ _START_ROWS = 5000
 
 # one batch of all of iris, as noise of batches would move seeds and strategies to different optima
 @register("gmm", compare={"data": "iris", "lr": 0.02, "epochs": 640, "batch_size": 150, "patience": None})
-class GMM(Model):
+class GMM(HasUnits, Model):
     """A mixture of K Gaussians.
 
     Args:
@@ -54,8 +55,6 @@ class GMM(Model):
         activation: of the encoder: "relu", "tanh", "elu", "silu", "gelu", "leaky-relu", "softplus" or "sigmoid".
     """
 
-    shift: Tensor
-    scale: Tensor
     num_data: Tensor
     floor: Tensor
 
@@ -81,9 +80,7 @@ class GMM(Model):
         self.relative_floor = require.positive("relative_floor", relative_floor)
         self.num_starts = require.count("num_starts", num_starts)
         self.activation = require.one_of("activation", activation, ACTIVATIONS)
-        # locations and covariances are learned in units of the data, so that learning rates do not depend on the data
-        self.register_buffer("shift", torch.zeros(x_dim))
-        self.register_buffer("scale", torch.ones(x_dim))
+        self.register_units(x_dim)  # locations and covariances are learned in units of the data's deviations
         self.register_buffer("num_data", torch.ones(()))
         self.register_buffer("floor", self._floor(torch.ones(x_dim)))
         self.register_load_state_dict_pre_hook(_earlier_floor)
@@ -96,10 +93,10 @@ class GMM(Model):
             self.phi = {"logits": Local(torch.zeros(num_components))}
 
     def model(self, x: Tensor) -> None:
-        components = self.components()
+        components = self._components()
         with pyro.plate("data", len(x)):
             k = pyro.sample("k", Categorical(logits=self.logits), infer={"enumerate": "parallel"})
-            pyro.sample("x", _at(components, k), obs=x.flatten(1))
+            pyro.sample("x", self.in_units_of_data(_at(components, k)), obs=x.flatten(1))
 
     def guide(self, x: Tensor, phi: Phi) -> None:
         if self.assignment == "summed":
@@ -119,11 +116,10 @@ class GMM(Model):
         """
         if len(x) < self.num_components:
             raise PpvaeError(f"{self.num_components} components need at least as many data, got {len(x)}")
+        self.learn_units(x)
         rows = x.detach().flatten(1).cpu().double()
-        mean, scale = rows.mean(0), _scales(rows, torch.finfo(self.scale.dtype).eps)
+        mean, scale = rows.mean(0), deviations(rows, torch.finfo(self.scale.dtype).eps)
         with torch.no_grad():
-            self.shift.copy_(mean)
-            self.scale.copy_(scale)
             self.num_data.fill_(len(x))
             self.floor.copy_(self._floor(scale.square()))
             weights, centres = self._best_em((rows - mean) / scale)
@@ -177,7 +173,8 @@ class GMM(Model):
 
     def log_joint(self, x: Tensor) -> Tensor:
         """log p(x, k), [B, K]."""
-        return self.logits.log_softmax(-1) + self.components().log_prob(x.flatten(1).unsqueeze(-2))
+        components = self.in_units_of_data(self._components())
+        return self.logits.log_softmax(-1) + components.log_prob(x.flatten(1).unsqueeze(-2))
 
     def log_penalty(self) -> Tensor:
         if not self.reg_covar:
@@ -193,14 +190,20 @@ class GMM(Model):
 
     def components(self) -> TorchDistribution:
         """The K Gaussians, batch shape [K]."""
-        loc = self.shift + self.scale * self.raw_loc
+        inside = self._components()
+        if isinstance(inside, MultivariateNormal):
+            tril = self.scale.unsqueeze(-1) * inside.scale_tril
+            return MultivariateNormal(self.shift + self.scale * inside.loc, scale_tril=tril)
+        return Normal(self.shift + self.scale * inside.mean, self.scale * inside.stddev).to_event(1)
+
+    def _components(self) -> TorchDistribution:
+        """The K Gaussians in units of the data's deviations."""
+        floor = self.floor / self.scale.square()
         if self.covariance == "diagonal":
-            variance = (self.scale * self.log_scale.exp()).square() + self.floor
-            return Normal(loc, variance.sqrt()).to_event(1)
+            return Normal(self.raw_loc, ((2 * self.log_scale).exp() + floor).sqrt()).to_event(1)
         factor = self.off_diagonal.tril(-1) + torch.diag_embed(self.log_scale.exp())
-        factor = self.scale.unsqueeze(-1) * factor
-        covariance = factor @ factor.mT + torch.diag(self.floor)
-        return MultivariateNormal(loc, scale_tril=torch.linalg.cholesky(covariance))
+        covariance = factor @ factor.mT + torch.diag(floor)
+        return MultivariateNormal(self.raw_loc, scale_tril=torch.linalg.cholesky(covariance))
 
 
 def _at(components: TorchDistribution, k: Tensor) -> TorchDistribution:
@@ -215,15 +218,3 @@ def _earlier_floor(model: GMM, weights: dict[str, Any], prefix: str, *_: Any) ->
     if f"{prefix}shift" in weights and f"{prefix}floor" not in weights:
         floor = _EARLIER_FLOOR if model.variance_floor is None else model.variance_floor
         weights[f"{prefix}floor"] = torch.full_like(model.floor, floor)
-
-
-def _scales(x: Tensor, eps: float) -> Tensor:
-    """The standard deviation [x_dim] of each column of x [N, x_dim].
-
-    A constant column gets the root of the mean variance of the others, or 1 where all are constant. A column whose
-    deviation is within 10 eps of its largest value counts as constant: it varies only by rounding.
-    """
-    std = x.std(0, correction=0)
-    varies = std > 10 * eps * x.abs().amax(0)
-    typical = std[varies].square().mean().sqrt() if varies.any() else torch.ones((), dtype=x.dtype)
-    return torch.where(varies, std, typical)

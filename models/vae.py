@@ -70,7 +70,7 @@ class VAE(Model):
             pyro.sample("z", Normal(phi["loc"], phi["scale"]).to_event(1))
 
     def encoder(self) -> nn.Module:
-        return recognition(self.x_dim, *reversed(self.hidden), activation=self.activation)
+        return recognition(self.x_dim, *reversed(self.hidden), activation=self.activation, units=self.decoder)
 
     def start(self, x: Tensor) -> None:
         self.decoder.start(x)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ppvae import require
+from ppvae.nn.units import HasUnits, Standardize, StandardizedRows
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -36,32 +37,23 @@ def mlp(*sizes: int, activation: str = "relu") -> nn.Sequential:
     return nn.Sequential(*layers[1:])
 
 
-def recognition(x_dim: int, *hidden: int, activation: str = "relu") -> nn.Sequential:
-    """An encoder's body: x [B, *event] → features [B, hidden[-1]]."""
+def recognition(x_dim: int, *hidden: int, activation: str = "relu", units: object = None) -> nn.Sequential:
+    """An encoder's body: x [B, *event] → features [B, hidden[-1]].
+
+    Args:
+        units: a module that has units, in which the network then sees x.
+    """
+    rows = StandardizedRows(units) if isinstance(units, HasUnits) else nn.Flatten()
     body = mlp(x_dim, *hidden, activation=activation)
-    return nn.Sequential(nn.Flatten(), body, activation_class(activation)())
+    return nn.Sequential(rows, body, activation_class(activation)())
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation [x_dim] of each coordinate of x [N, *event]; 1 for a constant one."""
-    flat = x.detach().flatten(1).to(torch.get_default_dtype())
+    flat = x.detach().flatten(1)
+    flat = flat.to(torch.promote_types(flat.dtype, torch.get_default_dtype()))
     std = flat.std(0, correction=0)
     return flat.mean(0), torch.where(std > 0, std, torch.ones_like(std))
-
-
-class Standardize(nn.Module):
-    """x [..., x_dim] → (x − mean) / std per coordinate."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, mean: Tensor, std: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("mean", mean.detach().clone())
-        self.register_buffer("std", std.detach().clone())
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x - self.mean) / self.std
 
 
 def default_encoder(x: Tensor, hidden: int = 200, activation: str = "relu") -> nn.Module:

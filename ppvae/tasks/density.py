@@ -40,7 +40,8 @@ def density_on_grid(pair: Pair, x: Tensor) -> xr.Dataset:
         raise PpvaeError(f"density_on_grid needs data of two numbers, and these have event shape {list(event)}")
     points = pair.as_input(x).flatten(1).cpu()
     low, high = points.amin(0), points.amax(0)
-    margin = 0.15 * (high - low).clamp_min(1e-6)
+    extent = torch.where(high > low, high - low, high.abs().clamp_min(1e-6))
+    margin = 0.15 * extent
     exact = overrides(pair.model, "log_prob")
     size = _GRID_EXACT if exact else _GRID
     axes = [torch.linspace(float(a), float(b), size) for a, b in zip(low - margin, high + margin, strict=True)]

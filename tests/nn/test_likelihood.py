@@ -51,7 +51,7 @@ def test_a_gaussian_is_in_the_units_of_the_data_with_a_floor() -> None:
     with torch.no_grad():
         for parameter in likelihood.parameters():
             parameter.fill_(-1e3)
-    spread = likelihood(torch.ones(1, 3)).base_dist.scale
+    spread = likelihood(torch.ones(1, 3)).stddev
     torch.testing.assert_close(spread[0], 0.5 * x.std(0, correction=0))
 
 

@@ -66,9 +66,9 @@ def test_linear_gaussian_starts_in_the_units_of_the_data(noise: Noise, unit: flo
     model = cast(PPCA, PPCA(3, 1, noise=noise))
     model.start(x)
     spread = x.std(0, correction=0)
-    expected = spread if noise == "diagonal" else spread.mean()[None]
-    torch.testing.assert_close(model.noise_scale(), expected, rtol=1e-3, atol=2 * model.min_scale)
-    torch.testing.assert_close(model.bias, x.mean(0))
+    expected = spread if noise == "diagonal" else spread.square().mean().sqrt()[None]
+    torch.testing.assert_close(model.noise_scale(), (1 + model.min_scale) * expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(model.mean(), x.mean(0))
     assert model.log_prob(x).isfinite().all()
 
 

@@ -74,7 +74,7 @@ def test_densities_are_those_of_the_draws(fit: ppvae.Fit, x: Tensor, tree: xr.Da
     model = cast(PPCA, fit.model)
     z = torch.as_tensor(array(tree, "posterior", "z").values[0])
     with torch.no_grad():
-        expected = Normal(z @ model.weight.mT + model.bias, model.noise_scale()).log_prob(x).sum(-1)
+        expected = Normal(z @ model.loadings().mT + model.mean(), model.noise_scale()).log_prob(x).sum(-1)
         log_p = model.log_prob(x)
     np.testing.assert_allclose(array(tree, "log_likelihood", "x").values[0], expected, atol=1e-8)
     np.testing.assert_allclose(array(tree, "sample_stats", "log_weight").values[0], log_p.expand(S, -1), atol=1e-8)
@@ -90,7 +90,7 @@ def test_draws_are_of_q_and_replicates_of_the_model_at_them(fit: ppvae.Fit, x: T
     )
     with torch.no_grad():
         phi = model.exact_phi(x)
-        residual = drawn - (z @ model.weight.mT + model.bias)
+        residual = drawn - (z @ model.loadings().mT + model.mean())
     for found, mean in ((z, phi["loc"]), (residual, 0.0)):
         score = (found.mean(0) - mean) / (found.std(0) / math.sqrt(4000))
         assert (score.abs() < 4.5).all()

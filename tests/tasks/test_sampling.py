@@ -62,13 +62,13 @@ def test_samples_have_the_moments_of_a_linear_gaussian(ppca: ppvae.Fit) -> None:
     """x: mean b, covariance WWᵀ + σ²I; p(x | z) has mean Wz + b."""
     model = cast(PPCA, ppca.model)
     drawn = sample(ppca, 20_000)
-    bias = model.bias.detach()
-    covariance = (model.weight @ model.weight.mT + model.noise_scale().square() * torch.eye(3)).detach()
+    bias = model.mean().detach()
+    covariance = (model.loadings() @ model.loadings().mT + model.noise_scale().square() * torch.eye(3)).detach()
     assert_mean(drawn.x, bias)
     centred = drawn.x - bias
     assert_mean(centred.unsqueeze(-1) * centred.unsqueeze(-2), covariance)
     assert_mean(drawn.latents["z"], torch.zeros(2))
-    torch.testing.assert_close(drawn.mean, (drawn.latents["z"] @ model.weight.mT + model.bias).detach())
+    torch.testing.assert_close(drawn.mean, (drawn.latents["z"] @ model.loadings().mT + model.mean()).detach())
 
 
 @pytest.mark.parametrize("assignment", ["categorical", "summed"])
