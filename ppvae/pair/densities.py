@@ -92,6 +92,12 @@ class Densities:
             out[name] = full.reshape(self._rows, self._draws.batch, *event) if len(self._shape) > 2 else full
         return out
 
+    @property
+    def discrete_data(self) -> bool:
+        """Whether every observed site has probabilities, so that log p(x) ≤ 0."""
+        observed = [site for site in self._p.values() if site.observed]
+        return all(site.fn.support.is_discrete for site in observed)
+
     @cached_property
     def log_weight(self) -> Tensor:
         """log q(k | φ) − log S for enumerated rows, − log S otherwise."""

@@ -16,9 +16,9 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
 from torch import Tensor, nn
-from torch.distributions import biject_to
 
 from ppvae.catalogue import FAMILIES
+from ppvae.pair.bijections import bijection_onto
 from ppvae.pair.local import Local, Phi
 from ppvae.pair.supports import Circle, inner
 
@@ -75,7 +75,7 @@ def sample_site(site: LocalSite, q: Any) -> Tensor:
         value = pyro.sample(site.name, q)
         raw = value
     else:
-        bijection = biject_to(site.support).with_cache()
+        bijection = bijection_onto(site.support).with_cache()
         q = dist.TransformedDistribution(q, [bijection])
         value = pyro.sample(site.name, q.to_event(site.event_dim - len(q.event_shape)))
         raw = bijection.inv(value)

@@ -8,9 +8,9 @@ import torch
 from pyro import poutine
 from pyro.distributions import constraints
 from torch import Tensor
-from torch.distributions import biject_to
 
 from ppvae.errors import PpvaeError
+from ppvae.pair.bijections import bijection_onto
 from ppvae.pair.family import LocalSite
 from ppvae.pair.model import Model
 from ppvae.pair.sites import marked, sample_sites
@@ -69,7 +69,7 @@ def _prior_moments(
     drawn = sample_sites(poutine.trace(model).get_trace(x.repeat(repeats, *[1] * (x.dim() - 1))))
     out = {}
     for name, support, _ in sites:
-        raw = biject_to(support).inv(drawn[name]["value"])
+        raw = bijection_onto(support).inv(drawn[name]["value"])
         # heavy tails without moments (Cauchy) must not decide where inference starts
         low, mid, high = (raw.quantile(q, dim=0) for q in (0.16, 0.5, 0.84))
         spread = (high - low) / 2

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
+from pyro.distributions.constraints import softplus_positive
 from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraint_registry import transform_to
@@ -64,7 +65,7 @@ class Layout:
             raw = rows[..., where]
             if len(shape) != 1:
                 raw = raw.reshape(*rows.shape[:-1], *shape)
-            phi[name] = raw if support is constraints.real else transform_to(support)(raw)
+            phi[name] = raw if support is constraints.real else _constrained(raw, support)
         return phi
 
     def pack(self, phi: Mapping[str, Tensor], batch: int) -> Tensor:
@@ -75,6 +76,27 @@ class Layout:
             transform_to(support).inv(phi[name]).reshape(batch, -1) for name, (_, _, support) in self.entries.items()
         ]
         return torch.cat(rows, -1) if rows else torch.zeros(batch, 0)
+
+
+#: scales of q lie above e^−40, as the square of a smaller one is 0 in single precision; those through exp below e^40
+_EDGE = 40.0
+#: a Cholesky factor's diagonal is at least this part of each number in its row, so that it can be solved with
+_CONDITION = 1e-3
+
+
+def _constrained(raw: Tensor, support: constraints.Constraint) -> Tensor:
+    """Unconstrained numbers in the support, where no scale is 0 or infinite and no Cholesky factor is singular."""
+    if support is softplus_positive:
+        raw = raw.clamp_min(-_EDGE)
+    elif support is constraints.positive:
+        raw = raw.clamp(-_EDGE, _EDGE)
+    elif support is constraints.lower_cholesky:
+        diagonal = raw.diagonal(dim1=-2, dim2=-1).clamp(-_EDGE, _EDGE).exp()
+        below = raw.tril(-1)
+        if raw.shape[-1] > 1:
+            diagonal = torch.maximum(diagonal, _CONDITION * below.detach().abs().amax(-1))
+        return below + torch.diag_embed(diagonal)
+    return transform_to(support)(raw)
 
 
 def select(phi: Phi, index: Tensor) -> Phi:

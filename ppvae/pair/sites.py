@@ -14,6 +14,7 @@ from torch import Tensor
 from ppvae.distributions import fast as scoring
 from ppvae.errors import PpvaeError
 from ppvae.pair.posterior import Posterior
+from ppvae.pair.transformed import remembering, remind
 
 Grad = Literal["full", "path", "score"]
 GRADS: tuple[Grad, ...] = ("full", "path", "score")
@@ -118,10 +119,18 @@ class Recorder(Messenger):
 class GuideRecorder(Recorder):
     """Runs a guide: draws each site [S, B, *event], or enumerates it, or takes the value given."""
 
-    def __init__(self, batch: int, particles: int, values: Mapping[str, Tensor] | None, detach: bool) -> None:
+    def __init__(
+        self,
+        batch: int,
+        particles: int,
+        values: Mapping[str, Tensor] | None,
+        detach: bool,
+        drawn: Mapping[str, Site] | None = None,
+    ) -> None:
         super().__init__(batch, first_dim=-3)
         self.particles = particles
         self.values = values
+        self.drawn = drawn or {}
         self.detach = detach
         self.reparameterized = True
 
@@ -131,10 +140,13 @@ class GuideRecorder(Recorder):
             if name not in self.values:
                 raise PpvaeError(f"values= has no {name!r}: it must hold every latent of the guide")
             msg["value"] = self.values[name]
+            if name in self.drawn:
+                msg["fn"] = remind(fn, self.drawn[name].fn)
             return False
         if marked(msg):
             self.enumerate(msg)
             return True
+        fn = msg["fn"] = remembering(fn)
         shape = fn.batch_shape
         if len(shape) > 1 and shape[-2] == 1 != self.particles:
             fn = fn.expand(torch.Size([*shape[:-2], self.particles, shape[-1]]))
@@ -259,7 +271,7 @@ def draw(
     if grad == "path" and sites:
         if not isinstance(posterior, Posterior):
             raise PpvaeError('grad="path" needs a ppvae posterior, whose φ can be detached; got a plain guide')
-        again = GuideRecorder(len(x), num_particles, {name: s.value for name, s in sites.items()}, detach=False)
+        again = GuideRecorder(len(x), num_particles, {name: s.value for name, s in sites.items()}, False, sites)
         with posterior.frozen() as fixed, again:
             fixed(x)
         for name, site in sites.items():

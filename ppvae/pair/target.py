@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import biject_to, constraints
+from torch.distributions import constraints
 
 from ppvae.errors import PpvaeError
+from ppvae.pair.bijections import bijection_onto
 from ppvae.pair.densities import score
 from ppvae.pair.family import LocalSite
 from ppvae.pair.latents import local_sites
@@ -55,7 +56,7 @@ class Target:
             if site.support is constraints.real:
                 values[site.name] = raw
                 continue
-            bijection = biject_to(site.support)
+            bijection = bijection_onto(site.support)
             values[site.name] = bijection(raw)
             change = bijection.log_abs_det_jacobian(raw, values[site.name])
             log_det = log_det + change.flatten(2).sum(-1) if change.dim() > 2 else log_det + change
@@ -66,7 +67,7 @@ class Target:
         parts = []
         for site in self.sites:
             value = values[site.name]
-            raw = value if site.support is constraints.real else biject_to(site.support).inv(value)
+            raw = value if site.support is constraints.real else bijection_onto(site.support).inv(value)
             parts.append(raw.reshape(*value.shape[:2], site.size))
         return torch.cat(parts, -1)
 

@@ -21,7 +21,7 @@ from ppvae.progress import Progress
 from ppvae.training.compiled import CompiledEstimate
 from ppvae.training.fitted import Fit
 from ppvae.training.interruptions import Interruptions
-from ppvae.training.nonfinite import describe_nonfinite
+from ppvae.training.nonfinite import describe_excess, describe_nonfinite
 from ppvae.training.step import TrainingStep, set_up
 from ppvae.training.validation import Validation
 from ppvae.variational.estimator import Estimator
@@ -171,12 +171,20 @@ class Training:
         """One step on the data of these positions [B]; gives the bound per datum before it, in nats."""
         if self.steps < self.settings.warmup:
             self.inner.estimator = self._estimator_now(self.steps)
-        loss, bound = self.step(self.data.draw(self.train[index]), index)
+        try:
+            loss, bound = self.step(self.data.draw(self.train[index]), index)
+        except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]
+            raise NonFiniteError(
+                f"a covariance is not positive definite in the precision of the fit at step {self.steps}, {error}: "
+                'lower the learning rates, use precision="64-true", or bound the scales of the guide'
+            ) from error
         value = loss.item()
         if not math.isfinite(value):
             ((phi, densities),) = self.inner.last
             where = describe_nonfinite((self.model, self.strategy), phi, densities())
             raise NonFiniteError(f"the loss became {value} at step {self.steps}: {where}")
+        if value < 0 and self.settings.beta <= 1:  # a larger β multiplies the noise of log p(z) − log q(z), too
+            self._refuse_excess()
         for parameter in self.trained:  # as zero_grad does, without its bookkeeping
             parameter.grad = None
         if loss.requires_grad:
@@ -188,6 +196,15 @@ class Training:
         self.strategy.step_rows()
         self.steps += 1
         return -value if bound is None else bound.item()
+
+    def _refuse_excess(self) -> None:
+        """Stop where the bound of discrete data is too high for noise."""
+        ((_, densities),) = self.inner.last
+        densities = densities()
+        with torch.no_grad():
+            values = self.inner.estimator.goal.value(densities)
+        if why := describe_excess(values, densities):
+            raise NonFiniteError(f"step {self.steps}: {why}")
 
     def _evaluate(self, epoch: int, train_bound: float) -> None:
         value = train_bound

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from ppvae.errors import NonFiniteError
+from ppvae.pair.model import overrides
 from ppvae.randomness import block_seed, seeded, stream
 from ppvae.training.fitted import Fit
-from ppvae.training.nonfinite import describe_nonfinite
+from ppvae.training.nonfinite import describe_excess, describe_nonfinite
 
 #: datapoints scored at once for the validation bound, and draws for each
 VALID_BLOCK, VALID_PARTICLES = 1000, 8
@@ -57,4 +58,8 @@ class Validation:
                 if not math.isfinite(total):
                     where = describe_nonfinite((fit.model, fit.strategy), part.phi, densities)
                     raise NonFiniteError(f"the validation bound became {total} at step {step}: {where}")
+                exact = settings.beta == 1 and overrides(fit.model, "log_prob")
+                log_p = fit.model.log_prob(self.x[index]) if exact else None
+                if settings.beta <= 1 and (why := describe_excess(values, densities, log_p)):
+                    raise NonFiniteError(f"validation at step {step}: {why}")
         return total / len(self.x)

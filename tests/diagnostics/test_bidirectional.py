@@ -117,7 +117,7 @@ def test_true_latents_among_draws_of_q_weigh_more(linear: ppvae.Fit) -> None:
     model = cast(PPCA, linear.model)
     with torch.no_grad():
         joint = dist.MultivariateNormal(torch.zeros(2).double(), torch.eye(2).double()).log_prob(drawn.latents["z"])
-        mean = drawn.latents["z"] @ model.weight.mT + model.bias
+        mean = drawn.latents["z"] @ model.loadings().mT + model.mean()
         joint = joint + dist.Normal(mean, model.noise_scale()).log_prob(drawn.x).sum(-1)
         log_q = dist.MultivariateNormal(phi["loc"], scale_tril=phi["scale_tril"]).log_prob(drawn.latents["z"])
     np.testing.assert_allclose(one.iwae_upper, joint - log_q, rtol=0, atol=1e-8)

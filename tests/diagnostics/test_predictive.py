@@ -51,10 +51,10 @@ def test_replicates_have_the_moments_of_the_predictive_distributions(
         phi = model.exact_phi(x)
         covariance = phi["scale_tril"][0] @ phi["scale_tril"][0].mT
         expected = {
-            "prior": (model.bias.detach(), model.weight @ model.weight.mT + noise),
+            "prior": (model.mean().detach(), model.loadings() @ model.loadings().mT + noise),
             "posterior": (
-                (phi["loc"] @ model.weight.mT + model.bias).mean(0),
-                model.weight @ covariance @ model.weight.mT + noise,
+                (phi["loc"] @ model.loadings().mT + model.mean()).mean(0),
+                model.loadings() @ covariance @ model.loadings().mT + noise,
             ),
         }
     names = [f"coordinate_mean[{i}]" for i in range(4)]
@@ -108,7 +108,8 @@ def test_rows_of_the_table_are_used_by_index() -> None:
     table = trained(PPCA(3, 1), x, "per-datapoint", lr=1e-9, inference_options={"lr": 1e-9})
     with torch.no_grad():
         cast(PPCA, table.model).weight.fill_(3.0)
-        cast(PPCA, table.model).bias.zero_()
+        cast(PPCA, table.model).shift.zero_()
+        cast(PPCA, table.model).scale.fill_(1.0)
     table.strategy.lr = 0.05  # type: ignore[assignment]
     old, fresh = (
         posterior_predictive_check(table, x, index, statistics=["mean"], num_draws=50)["replicated"].sel(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pyro
-import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
 from ppvae.catalogue import register
+from ppvae.distributions.triangular_normal import TriangularNormal
 from ppvae.pair.family import JointFamily, LocalSite, sample_site, shaped
 from ppvae.pair.local import Local, Phi
 
@@ -30,6 +30,5 @@ class FullCovariance(JointFamily):
                 if noise:
                     before = torch.cat(noise, -1)
                     mean = mean + (tril[..., at, : at.start] @ before.unsqueeze(-1)).squeeze(-1)
-                z = sample_site(site, shaped(site, dist.MultivariateNormal(mean, scale_tril=block)))
-                gap = (z - mean).unsqueeze(-1)
-                noise.append(torch.linalg.solve_triangular(block, gap, upper=False).squeeze(-1))
+                q = TriangularNormal(mean, block)
+                noise.append(q.noise_of(sample_site(site, shaped(site, q))))
