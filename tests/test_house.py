@@ -14,7 +14,7 @@ import ppvae
 ROOT = Path(__file__).resolve().parents[1]
 #: files of the library that every wing may import
 BASE = {
-    "blocks", "catalogue", "errors", "memory", "options", "progress", "randomness", "require", "vision",
+    "blocks", "catalogue", "entry", "errors", "memory", "options", "progress", "randomness", "require", "vision",
 }  # fmt: skip
 #: wing → the wings that it may import, beside itself and the base files; none stands on a higher level
 MAY_IMPORT: dict[str, set[str]] = {

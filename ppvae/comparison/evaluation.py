@@ -19,6 +19,7 @@ from ppvae.comparison.options import JudgeOptions
 from ppvae.data.dataset import Data
 from ppvae.data.splits import Observations, observations
 from ppvae.diagnostics.inference_gap import gaps
+from ppvae.entry import entry
 from ppvae.evidence.marginal import bounds_of_q, estimates, summarise
 from ppvae.evidence.problem import Problem
 from ppvae.options import with_options
@@ -35,6 +36,7 @@ class Evaluation(NamedTuple):
     estimates: xr.Dataset
 
 
+@entry
 @with_options(JudgeOptions)
 def evaluate(
     fit: Fit,

@@ -17,6 +17,7 @@ from ppvae.comparison.options import AUTO, CompareOptions, JudgeOptions
 from ppvae.comparison.place import Place
 from ppvae.comparison.plan import plan
 from ppvae.comparison.tuning import Trial, tuned
+from ppvae.entry import entry
 from ppvae.errors import Interrupted
 from ppvae.evidence.marginal import check_method
 from ppvae.options import given, with_options
@@ -38,6 +39,7 @@ class Comparison:
     tuning: list[Trial] = field(default_factory=list)
 
 
+@entry
 @with_options(CompareOptions)
 def compare(
     models: Any = None,

@@ -22,6 +22,7 @@ from ppvae.data.readers import READERS, SPLITS, Table, label_column, no_column, 
 from ppvae.data.source import LogProb, Raw, binarised, permutation
 from ppvae.data.torch_datasets import from_datasets, is_dataset, wide_enough
 from ppvae.data.treatment import DRAWN, as_they_are, check_values, likelihood_for, treatments
+from ppvae.entry import entry
 from ppvae.errors import PpvaeError
 from ppvae.randomness import seeded
 
@@ -29,6 +30,7 @@ from ppvae.randomness import seeded
 DataLike = str | os.PathLike[str] | Data | Dataset | Mapping[str, Any] | Sequence[Any]
 
 
+@entry
 def load_data(
     name: DataLike,
     *,

@@ -16,9 +16,11 @@ from ppvae.data.readers import SPLITS
 from ppvae.data.source import binarised
 from ppvae.data.splits import ALL, Observations, observations
 from ppvae.data.treatment import DRAWN, check_values
+from ppvae.entry import entry
 from ppvae.errors import PpvaeError
 
 
+@entry
 def read_new(
     name: DataLike,
     like: Preparation,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ppvae import require
 from ppvae.blocks import DATA_BLOCK, PARTICLE_BLOCK, Block
+from ppvae.entry import entry
 from ppvae.errors import PpvaeError
 from ppvae.evidence.annealing import Annealing, covers
 from ppvae.evidence.estimates import estimate
@@ -39,6 +40,7 @@ _SCOPE = (
 )
 
 
+@entry
 def bdmc(
     pair: Pair,
     num_data: int = 50,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ppvae import require
 from ppvae.blocks import Cell
+from ppvae.entry import entry
 from ppvae.errors import PpvaeError
 from ppvae.pair.densities import log_densities
 from ppvae.pair.drawing import coordinates, gather, latents, names
@@ -25,6 +26,7 @@ MOST_BINS, _IN_A_BIN = 20, 5
 ALARM = 0.01
 
 
+@entry
 def sbc(pair: Pair, *, num_data: int = 500, num_draws: int = 199, seed: int = 0) -> xr.Dataset:
     """Simulation-based calibration (Talts, Betancourt, Simpson, Vehtari & Gelman 2018), and coverage, of q.
 

@@ -27,6 +27,7 @@ from ppvae.diagnostics.best_q import (
     is_best_known,
     with_family,
 )
+from ppvae.entry import entry
 from ppvae.errors import PpvaeError
 from ppvae.evidence.estimates import certain, estimate, summary
 from ppvae.evidence.marginal import check_method, estimates
@@ -54,6 +55,7 @@ _OF_STAR = {
 _UNITS = {"ess": "draws", "khat": "", "ok": "", "converged": "", "family_converged": ""}
 
 
+@entry
 def gaps(
     pair: Pair,
     x: Tensor,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ppvae import require
 from ppvae.blocks import Cell
+from ppvae.entry import entry
 from ppvae.errors import PpvaeError
 from ppvae.pair.drawing import gather, numbered, replicate
 from ppvae.pair.pair import Pair, require_pair
@@ -33,6 +34,7 @@ STATISTICS: dict[str, Statistic] = {
 }
 
 
+@entry
 def posterior_predictive_check(
     pair: Pair,
     x: Tensor,

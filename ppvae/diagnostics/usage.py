@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ppvae import require
 from ppvae.blocks import DATA_BLOCK, Cell
+from ppvae.entry import entry
 from ppvae.errors import PpvaeError
 from ppvae.pair.densities import Densities, log_densities
 from ppvae.pair.drawing import coordinates, evaluating, gather, latents, names
@@ -34,6 +35,7 @@ _PRIOR_DRAWS = 5000
 _AT_ONCE = 2_000_000
 
 
+@entry
 def latent_usage(
     pair: Pair, x: Tensor, index: Tensor | None = None, *, num_draws: int = 10, seed: int = 0
 ) -> xr.Dataset:

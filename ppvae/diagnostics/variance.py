@@ -12,6 +12,7 @@ import xarray as xr
 from torch import Tensor
 
 from ppvae import require
+from ppvae.entry import entry
 from ppvae.errors import PpvaeError
 from ppvae.pair.faults import explained
 from ppvae.pair.pair import Pair, require_pair
@@ -23,6 +24,7 @@ from ppvae.variational.objective_choice import gradients_of
 _STREAM = stream("diagnostics/variance")
 
 
+@entry
 def gradient_variance(
     pair: Pair,
     x: Tensor,

@@ -15,6 +15,7 @@ from torch import Tensor
 from ppvae import require
 from ppvae.blocks import DATA_BLOCK, PARTICLE_BLOCK
 from ppvae.catalogue import METHODS
+from ppvae.entry import entry
 from ppvae.errors import PpvaeError
 from ppvae.evidence.escalation import AUTO, auto, escalation
 from ppvae.evidence.estimates import COLUMNS, SMOOTHED, Estimates, reported
@@ -28,6 +29,7 @@ from ppvae.pair.pair import Pair, require_pair
 from ppvae.pair.precision import default_precision
 
 
+@entry
 def log_marginal(
     pair: Pair,
     x: Tensor,
@@ -194,6 +196,7 @@ class Summary:
     data_se: float
 
 
+@entry
 def summarise(estimates: xr.Dataset, name: str = "log_marginal") -> Summary:
     """Mean over data, with its sampling error and the spread over data as separate numbers.
 

@@ -13,6 +13,7 @@ from pyro.nn.module import PyroModule
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from ppvae.entry import entry
 from ppvae.errors import CheckError
 from ppvae.pair.coverage import uncovered
 from ppvae.pair.densities import Densities, log_densities
@@ -24,6 +25,7 @@ from ppvae.pair.sites import is_subsample, sample_sites
 from ppvae.randomness import seeded
 
 
+@entry
 def check(model: Model, x: Tensor) -> None:
     """Raise `CheckError` if the pair is not sound; the error names the site, plate, module or shape at fault.
 

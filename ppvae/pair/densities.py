@@ -20,6 +20,7 @@ from torch.distributions import kl_divergence
 
 import ppvae.distributions.kl  # registers divergences  # noqa: F401
 from ppvae import require
+from ppvae.entry import locked
 from ppvae.errors import PpvaeError
 from ppvae.pair.sites import GRADS, Draws, Grad, ModelRecorder, Site, draw
 from ppvae.pair.summation import sum_out
@@ -214,6 +215,7 @@ def score(model: Callable[[Tensor], Any], x: Tensor, draws: Draws) -> Densities:
     return Densities(draws, p, summed, x)
 
 
+@locked
 def log_densities(
     model: Callable[[Tensor], Any],
     posterior: Callable[[Tensor], Any],

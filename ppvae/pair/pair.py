@@ -8,6 +8,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from ppvae.entry import entry
 from ppvae.errors import PpvaeError
 from ppvae.pair.local import Layout, Phi
 from ppvae.pair.model import Model
@@ -57,6 +58,7 @@ class Pair:
     def about(self) -> Mapping[str, str]:
         return {"inference": "own source of φ", "data": "", "treatment": ""}
 
+    @entry
     def posterior(self, x: Tensor, index: Tensor | None = None, *, seed: int = 0) -> Posterior:
         """q(z | φ) for data x [B, *event].
 

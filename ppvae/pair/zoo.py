@@ -13,6 +13,7 @@ import torch
 from ppvae import require
 from ppvae.catalogue import MODELS
 from ppvae.data.dataset import Data
+from ppvae.entry import entry
 from ppvae.errors import PpvaeError
 from ppvae.options import check_options, option_names
 from ppvae.pair.model import Model
@@ -37,6 +38,7 @@ def reference(cls: type[Model]) -> str | None:
     return MODELS.name_of(cls) or cls.__dict__.get("_reference")
 
 
+@entry
 def create(name: str, **options: Any) -> Model:
     """A model of the zoo (or of path/to/file.py:ClassName) by name.
 
@@ -57,6 +59,7 @@ def build(name: str, cls: type[Model], options: Mapping[str, Any]) -> Model:
         raise PpvaeError(f"{name} cannot be made, {require.show(error)}: check its options") from error
 
 
+@entry
 def build_for(name: str, data: Data, options: Mapping[str, Any] | None = None, *, seed: int = 0) -> Model:
     """A model of the zoo (or of path/to/file.py:ClassName), built for the data; raises PpvaeError as `create` does.
 

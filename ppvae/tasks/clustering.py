@@ -8,6 +8,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from ppvae.entry import entry
 from ppvae.errors import PpvaeError
 from ppvae.pair.model import Model
 from ppvae.pair.pair import Pair, require_pair
@@ -18,6 +19,7 @@ def has_components(model: Model) -> bool:
     return isinstance(getattr(model, "responsibilities", None), Callable)
 
 
+@entry
 def cluster(pair: Pair, x: Tensor) -> xr.Dataset:
     """p(k | x) of each datum under a mixture, and its most probable component.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ppvae import require
 from ppvae.blocks import Cell
+from ppvae.entry import entry
 from ppvae.errors import PpvaeError
 from ppvae.evidence.marginal import log_marginal
 from ppvae.pair.densities import log_densities
@@ -23,6 +24,7 @@ from ppvae.randomness import stream
 _STREAM = stream("tasks/datatree")
 
 
+@entry
 def to_datatree(
     pair: Pair,
     x: Tensor,

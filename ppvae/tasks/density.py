@@ -9,6 +9,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from ppvae.entry import entry
 from ppvae.errors import PpvaeError
 from ppvae.evidence.marginal import log_marginal
 from ppvae.pair.model import overrides
@@ -18,6 +19,7 @@ from ppvae.pair.pair import Pair, require_pair
 _GRID, _GRID_EXACT, _GRID_SAMPLES = 60, 200, 100
 
 
+@entry
 def density_on_grid(pair: Pair, x: Tensor) -> xr.Dataset:
     """p(x) on a grid around data of two numbers: exact where the model has log_prob, else estimated.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ppvae import require
+from ppvae.entry import entry
 from ppvae.pair.drawing import Samples, replicate, samples_in_blocks
 from ppvae.pair.pair import Pair, require_pair
 from ppvae.randomness import stream
@@ -12,6 +13,7 @@ from ppvae.randomness import stream
 _STREAM = stream("tasks/reconstruction")
 
 
+@entry
 def reconstruct(pair: Pair, x: Tensor, index: Tensor | None = None, *, seed: int = 0) -> Samples:
     """Draw z from q(z | x), one for each datum, and data from p(x | z).
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ppvae import require
 from ppvae.blocks import DATA_BLOCK
+from ppvae.entry import entry
 from ppvae.pair.drawing import Samples, run_unconditioned, samples_in_blocks
 from ppvae.pair.pair import Pair, require_pair
 from ppvae.randomness import stream
@@ -11,6 +12,7 @@ from ppvae.randomness import stream
 _STREAM = stream("tasks/sampling")
 
 
+@entry
 def sample(pair: Pair, num_samples: int = 64, *, seed: int = 0) -> Samples:
     """Draw data from p(z) p(x | z).
 

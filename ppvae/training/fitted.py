@@ -17,6 +17,7 @@ from ppvae.data.loading import DataLike, load_data
 from ppvae.data.new_data import read_new
 from ppvae.data.preparation import Preparation
 from ppvae.data.splits import Observations
+from ppvae.entry import entry
 from ppvae.errors import PpvaeError
 from ppvae.options import plain
 from ppvae.pair.local import Layout
@@ -96,6 +97,7 @@ class Fit(Pair):
             particles = max(particles, INFER_PARTICLES)
         return Bound(self.model, x, estimator, particles)
 
+    @entry
     def read(
         self,
         data: DataLike,
@@ -128,6 +130,7 @@ class Fit(Pair):
             raise PpvaeError("an earlier version saved this fit without the means and scales of its data: fit it again")
         return Preparation(facts.treatment)
 
+    @entry
     def posterior(self, x: Tensor, index: Tensor | None = None, *, seed: int = 0) -> Posterior:
         """q(z | φ) for data x [B, *event].
 
@@ -193,6 +196,7 @@ class Fit(Pair):
             "seconds": self.seconds,
         }
 
+    @entry
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Write the fit into a new directory: weights as safetensors, the rest as YAML; `ppvae.load` reads it.
 

@@ -11,6 +11,7 @@ from lightning_fabric.loggers.logger import Logger
 
 from ppvae import require
 from ppvae.data.loading import DataLike, load_data
+from ppvae.entry import entry
 from ppvae.errors import PpvaeError
 from ppvae.options import given, with_options
 from ppvae.pair.model import Model
@@ -25,6 +26,7 @@ from ppvae.training.settings import Settings
 from ppvae.variational.strategy import strategy_class
 
 
+@entry
 @with_options(Settings)
 def fit(
     model: Model | Fit | str,

@@ -15,6 +15,7 @@ from torch import nn
 from ppvae import require
 from ppvae.data.dataset import DataFacts
 from ppvae.data.preparation import Preparation
+from ppvae.entry import entry
 from ppvae.errors import PpvaeError
 from ppvae.options import check_options
 from ppvae.pair.guide_family import set_family
@@ -45,6 +46,7 @@ _BESIDE = ("name", "data", "data_seed", "treatment", "root", "num_train", "label
 _OF_OUTCOME = ("schema", "data", "treatment", "num_data", "event_shape", "preparation", "stopped", "seconds")
 
 
+@entry
 def load(directory: str | os.PathLike[str], *, model: Model | None = None, encoder: nn.Module | None = None) -> Fit:
     """Read a fit that `Fit.save` or a finished run wrote.
 
@@ -135,14 +137,14 @@ def _read(source: Path, model: Model | None, encoder: nn.Module | None) -> Fit:
 
 def check_entries(config: dict[str, Any]) -> None:
     """Refuse an unknown entry of the configuration of a fit."""
-    for entry in config:
-        require.one_of(f"entry of {CONFIG}", entry, (*_BESIDE, *Settings.options()))
+    for name in config:
+        require.one_of(f"entry of {CONFIG}", name, (*_BESIDE, *Settings.options()))
 
 
 def _refuse_invalid(config: dict[str, Any], outcome: dict[str, Any]) -> None:
     """Refuse unknown entries, and values that would fail only when they are used."""
-    for entry in outcome:
-        require.one_of(f"entry of {OUTCOME}", entry, _OF_OUTCOME)
+    for name in outcome:
+        require.one_of(f"entry of {OUTCOME}", name, _OF_OUTCOME)
     require.one_of("reason in stopped", outcome["stopped"], ("epochs", "steps", "seconds", "patience"))
     require.positive("seconds", outcome["seconds"], zero=True)
     for name, value in (("data", outcome["data"]), ("treatment", outcome["treatment"]), ("data", config["data"] or "")):

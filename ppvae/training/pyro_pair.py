@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ppvae.data.batch import Batch
+from ppvae.entry import entry
 from ppvae.errors import PpvaeError
 from ppvae.pair.model import Model
 from ppvae.pair.posterior import Posterior
@@ -52,6 +53,7 @@ class PyroGuide(nn.Module):
         Posterior(model, phi)(x)
 
 
+@entry
 def as_pyro(fit: Fit) -> tuple[PyroModel, PyroGuide]:
     """A fit as (model, guide), plain Pyro programs of (x, index=None) that share its weights.
 
