@@ -58,7 +58,7 @@ CALLS: dict[str, Callable[[ppvae.Fit, ppvae.Data], Any]] = {
     "sample": lambda fit, data: ppvae.sample(fit, 4).x,
     "reconstruct": lambda fit, data: ppvae.reconstruct(fit, data.test[:3]).mean,
     "posterior": lambda fit, data: fit.posterior(data.test[:3]).phi,
-    "sbc": lambda fit, data: ppvae.sbc(fit, num_data=20, num_draws=19),
+    "sbc": lambda fit, data: ppvae.sbc(fit, num_data=20, num_draws=39),
     "gradient_variance": lambda fit, data: ppvae.gradient_variance(fit, data.test[:4], repeats=3),
 }
 
