@@ -8,7 +8,6 @@ Wierstra (2014).
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 import torch
@@ -21,6 +20,7 @@ from ppvae.errors import PpvaeError
 from ppvae.nn.networks import default_encoder
 from ppvae.pair.local import Phi
 from ppvae.pair.model import Model
+from ppvae.pair.sharing import copied_beside, shared_names
 from ppvae.variational.bound import Bound
 from ppvae.variational.strategy import Strategy
 
@@ -30,7 +30,8 @@ class Amortized(Strategy):
     """φ = head(encoder(x)).
 
     Args:
-        encoder: x [B, *event] → features [B, ...]; the model's own where None, else a default network.
+        encoder: x [B, *event] → features [B, ...]; the model's own where None, else a default network. It is copied,
+            and what it shares with the model stays shared.
         activation: of the default network: "relu", "tanh", "elu", "silu", "gelu", "leaky-relu", "softplus" or
             "sigmoid"; where None, "relu".
     """
@@ -43,14 +44,16 @@ class Amortized(Strategy):
             raise PpvaeError(f"encoder must be a torch.nn.Module, got {type(encoder).__name__}")
         if not self.layout.width:  # every latent is summed out, and φ is empty
             return
-        own = copy.deepcopy(encoder) or model.encoder()
-        if own and activation is not None:
+        own = model.encoder() if encoder is None else copied_beside(encoder, model)
+        if own is not None and activation is not None:
             whose = "one is given" if encoder is not None else f"{type(model).__name__} has its own"
             raise PpvaeError(
                 f"activation is for the default encoder, and {whose}: choose it there, and remove activation here"
             )
-        self.encoder = own or default_encoder(x, activation="relu" if activation is None else activation)
-        self.encoder.to(x.dtype)
+        self.encoder = (
+            default_encoder(x, activation="relu" if activation is None else activation) if own is None else own
+        )
+        self.encoder.to(x.device, x.dtype)
         with torch.no_grad():
             training = self.encoder.training
             try:
@@ -67,6 +70,7 @@ class Amortized(Strategy):
         nn.init.zeros_(self.head.weight)
         with torch.no_grad():
             self.head.bias.copy_(self.start)
+        self._of_model = frozenset(shared_names(self, model))
 
     def forward(self, batch: Batch, bound: Bound) -> Phi:
         if not self.layout.width:
@@ -79,8 +83,10 @@ class Amortized(Strategy):
         return self.head(self.encoder(x).flatten(1)).to(self.start.dtype)
 
     def warm_start(self, posterior: Callable[[Tensor], Phi], other: Strategy, x: Tensor) -> None:
-        """Start from the other's encoder, if it has one of the same shape."""
+        """Start from the other's encoder, if it has one of the same shape; what the model shares stays the model's."""
         if isinstance(other, Amortized) and self.layout.width and other.layout.width:
-            theirs = other.state_dict()  # compared first, as loading would copy the entries that fit and no others
-            if {name: t.shape for name, t in self.state_dict().items()} == {n: t.shape for n, t in theirs.items()}:
+            # compared first, as loading would copy the entries that fit and no others
+            mine, theirs = self.state_dict(), other.state_dict()
+            if {name: t.shape for name, t in mine.items()} == {name: t.shape for name, t in theirs.items()}:
+                theirs.update({name: mine[name] for name in self._of_model})
                 self.load_state_dict(theirs)

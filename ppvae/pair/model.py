@@ -12,6 +12,7 @@ from ppvae.catalogue import MODELS
 from ppvae.errors import PpvaeError
 from ppvae.pair.family import Family
 from ppvae.pair.local import Layout, Local, Phi
+from ppvae.pair.sharing import distinct
 
 
 class Model(nn.Module):
@@ -26,7 +27,8 @@ class Model(nn.Module):
 
     Hooks, each used where a subclass has it:
         encoder(): a new recognition network, x [B, *event] → features [B, H].
-        guide_modules: names of submodules that belong to the guide (they train and freeze with φ).
+        guide_modules: names of submodules that belong to the guide (they train and freeze with φ). A weight that the
+            model also has under another name belongs to θ.
         start(x): initialise θ from the training data, once, under the seed.
         log_prob(x): [B], where log p(x) is exact.
         exact_phi(x): φ of the true posterior under the current θ, where the family contains it.
@@ -79,8 +81,11 @@ class Model(nn.Module):
         return Layout(self.phi)
 
     def guide_parameters(self) -> list[nn.Parameter]:
-        """The weights that the guide owns; they train with the variational parameters."""
-        return [p for name in self.guide_modules for p in self.get_submodule(name).parameters()]
+        """The weights that the guide alone has; they train with the variational parameters."""
+        theirs = [p for name in self.guide_modules for p in self.get_submodule(name).parameters()]
+        inside = tuple(f"{name}." for name in self.guide_modules)
+        named = self.named_parameters(remove_duplicate=False) if theirs else ()
+        return distinct(theirs, but=(p for name, p in named if not name.startswith(inside)))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, (nn.Module, nn.Parameter)) and hasattr(type(self), name):

@@ -24,6 +24,7 @@ from ppvae.pair.local import Layout
 from ppvae.pair.model import Model
 from ppvae.pair.pair import Pair
 from ppvae.pair.posterior import Posterior
+from ppvae.pair.sharing import distinct, shared_names
 from ppvae.pair.zoo import reference
 from ppvae.randomness import block_seed, stream
 from ppvae.runs.folder import CONFIG_NAMES, write_fit
@@ -156,8 +157,8 @@ class Fit(Pair):
             return Posterior(self.model, self.strategy.lookup(index))
 
     def num_parameters(self) -> int:
-        """Trained numbers: θ, and λ or the table of rows."""
-        return sum(p.numel() for module in (self.model, self.strategy) for p in module.parameters())
+        """Trained numbers: θ, and λ or the table of rows; what an encoder shares with the model counts once."""
+        return sum(p.numel() for p in distinct([*self.model.parameters(), *self.strategy.parameters()]))
 
     def config(self) -> dict[str, Any]:
         """The options that repeat the run, named as on the command line; data made in Python are null.
@@ -178,7 +179,8 @@ class Fit(Pair):
             **{name: value for name, value in settings.items() if name not in ("inference", "inference_options")},
             "init": self.init,
         }
-        return config | ({} if encoder is None else {"own_encoder": True})
+        shared = shared_names(self.strategy, self.model)
+        return config | ({} if encoder is None else {"own_encoder": shared or True})
 
     def weights(self) -> dict[str, Tensor]:
         """θ, and the encoder or the rows, by name."""

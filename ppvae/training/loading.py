@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import torch
 import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from ppvae import require
 from ppvae.data.dataset import DataFacts
@@ -21,6 +23,7 @@ from ppvae.options import check_options
 from ppvae.pair.guide_family import set_family
 from ppvae.pair.model import Model
 from ppvae.pair.precision import default_precision
+from ppvae.pair.sharing import shared_names
 from ppvae.pair.zoo import create
 from ppvae.randomness import forked
 from ppvae.runs.files import as_folder
@@ -53,7 +56,9 @@ def load(directory: str | os.PathLike[str], *, model: Model | None = None, encod
     Args:
         directory: a saved fit.
         model: a new model of the same options, where its class is neither in the zoo nor in a file of its own.
-        encoder: a module like the user's own encoder, where the fit has one.
+        encoder: a module like the user's own encoder, where the fit has one; it is copied. Where it shared weights with
+            the model, pass both, `model` and an encoder that shares the same weights with it: they stay shared. An
+            encoder that the model itself makes, by `encoder()`, needs neither.
 
     Raises:
         PpvaeError: the directory is not a saved fit, is not finished, is damaged, or needs `model` or `encoder`.
@@ -97,6 +102,10 @@ def _read(source: Path, model: Model | None, encoder: nn.Module | None) -> Fit:
     data = DataFacts(outcome["data"], outcome["treatment"], outcome["num_data"], shape, origin, preparation)
     settings = Settings.of({name: config[name] for name in Settings.options()})
     options = dict(settings.inference_options) | ({} if encoder is None else {"encoder": encoder})
+    settings = settings.replace(inference_options=options)
+    ties = config.get("own_encoder")
+    if encoder is not None and ties is True:  # it had weights of its own
+        options = options | {"encoder": copy.deepcopy(encoder)}
     strategy_type = strategy_class(settings.inference)
     check_options(settings.inference, strategy_type, options, STRATEGY_ARGUMENTS)
     tensors = load_file(source / WEIGHTS)
@@ -110,7 +119,12 @@ def _read(source: Path, model: Model | None, encoder: nn.Module | None) -> Fit:
         x = torch.zeros(()).expand(data.num_data, *data.event_shape)
         set_family(model, x, settings.family, settings.family_options)
         strategy = strategy_type(model, x, **options)
-    settings = settings.replace(inference_options=options)
+    if isinstance(ties, list) and shared_names(strategy, model) != ties:
+        which = ", ".join(map(str, ties[:3])) + (", …" if len(ties) > 3 else "")
+        raise PpvaeError(
+            f"{source} was made with an encoder that shares {which} with the model: pass load(directory, model=model, "
+            "encoder=YourEncoder(...)), where both share the same"
+        )
     modules = nn.ModuleDict({"model": model, "strategy": strategy})
     modules.to(dtype)
     for name, own in modules.state_dict(keep_vars=True).items():
@@ -120,6 +134,7 @@ def _read(source: Path, model: Model | None, encoder: nn.Module | None) -> Fit:
         modules.load_state_dict(tensors)
     except RuntimeError as error:
         raise PpvaeError(f"{source} does not fit the model: {first_words(error)}") from error
+    _refuse_two_values(source, modules, tensors)
     modules.eval()
     history = read_metrics(source)
     return Fit(
@@ -133,6 +148,20 @@ def _read(source: Path, model: Model | None, encoder: nn.Module | None) -> Fit:
         outcome["seconds"],
         os.path.abspath(source),
     )
+
+
+def _refuse_two_values(source: Path, modules: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are one in the modules and two in the file."""
+    first: dict[int, str] = {}
+    for name, part in modules.state_dict(keep_vars=True).items():
+        other = first.setdefault(id(part), name)
+        if other == name or not {name, other} <= tensors.keys():
+            continue
+        if not torch.allclose(tensors[name], tensors[other], rtol=0, atol=0, equal_nan=True):
+            raise PpvaeError(
+                f"{source} does not fit the model, in which {other} and {name} are one: the fit has a value of each, "
+                "so pass a model, or an encoder, where they are two"
+            )
 
 
 def check_entries(config: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ppvae.data.dataset import Data
 from ppvae.errors import NonFiniteError
 from ppvae.memory import keep_freed_pages
+from ppvae.pair.sharing import distinct
 from ppvae.progress import Progress
 from ppvae.training.compiled import CompiledEstimate
 from ppvae.training.fitted import Fit
@@ -230,18 +231,16 @@ class Training:
                 self.best_state = {name: t.detach().clone() for name, t in self.step.state_dict().items()}
 
     def _groups(self) -> list[dict[str, Any]]:
+        """The weights that each learning rate steps, each weight once: what θ shares with an encoder is θ."""
         owned = self.model.guide_parameters()
-        ids = {id(p) for p in owned}
-        theta = [p for p in self.model.parameters() if id(p) not in ids]
+        theta = distinct(self.model.parameters(), but=owned)
+        rest = distinct([*self.strategy.dense_parameters(), *owned], but=theta)
         if not self.settings.train_model:
             self.frozen = [p for p in theta if p.requires_grad]
             for p in self.frozen:
                 p.requires_grad_(False)
             theta = []
-        groups = [
-            {"params": theta, "lr": self.settings.lr},
-            {"params": [*self.strategy.dense_parameters(), *owned], "lr": self.settings.lr_encoder},
-        ]
+        groups = [{"params": theta, "lr": self.settings.lr}, {"params": rest, "lr": self.settings.lr_encoder}]
         if self.settings.lr == self.settings.lr_encoder:  # one fused step costs less than two
-            groups = [{"params": [p for group in groups for p in group["params"]], "lr": self.settings.lr}]
+            groups = [{"params": [*theta, *rest], "lr": self.settings.lr}]
         return [group for group in groups if group["params"]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from ppvae.pair.local import Phi
 from ppvae.pair.model import Model, overrides
 from ppvae.pair.posterior import Posterior
 from ppvae.pair.precision import precision_of
+from ppvae.pair.sharing import shared_names
 from ppvae.randomness import seeded
 from ppvae.training.fitted import Fit
 from ppvae.training.settings import Settings
@@ -38,7 +40,9 @@ def prepared(model: Model | Fit, data: Data, settings: Settings) -> Fit:
     if origin is not None and settings.family is None:
         settings = settings.replace(family=origin.settings.family, family_options=origin.settings.family_options)
     estimator = Estimator(settings.objective, settings.gradient, settings.kl, settings.beta, settings.free_bits)
-    model = copy.deepcopy(model).to(data.train.device).train()  # another fit may have left it on an accelerator
+    # one copy of both, as an encoder may share weights with the model
+    model, options = copy.deepcopy((model, _options_beside(origin, settings)))
+    model = model.to(data.train.device).train()  # another fit may have left it on an accelerator
     if settings.precision == "64-true":
         model = model.double()
     x = start_model(model, data) if origin is None and settings.train_model else in_precision_of(model, data)
@@ -47,7 +51,7 @@ def prepared(model: Model | Fit, data: Data, settings: Settings) -> Fit:
     if origin is None or family != (origin.settings.family, origin.settings.family_options):
         model.guide_family = None
         set_family(model, x, *family)
-    strategy = strategy_class(settings.inference)(model, x, **settings.inference_options).to(x.dtype)
+    strategy = strategy_class(settings.inference)(model, x, **options).to(x.dtype)
     if settings.gradient is None and settings.kl is None:
         estimator = default_gradient(estimator, model, strategy, data, x)
     estimator.suits(model, settings.num_particles)
@@ -56,6 +60,17 @@ def prepared(model: Model | Fit, data: Data, settings: Settings) -> Fit:
     settings = settings.replace(gradient=estimator.gradient, kl=estimator.kl)
     init = None if origin is None else origin.directory or "a fit in Python"
     return Fit(model, strategy, settings, data.facts, init)
+
+
+def _options_beside(origin: Fit | None, settings: Settings) -> dict[str, Any]:
+    """The options of the strategy; an encoder that the origin was given too shares weights with the origin's model."""
+    options = dict(settings.inference_options)
+    encoder = options.get("encoder")
+    if origin is None or encoder is None or encoder is not origin.settings.inference_options.get("encoder"):
+        return options
+    if shared_names(origin.strategy, origin.model):
+        options["encoder"] = getattr(origin.strategy, "encoder", encoder)
+    return options
 
 
 def in_precision_of(model: Model, data: Data) -> Tensor:

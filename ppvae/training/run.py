@@ -63,8 +63,13 @@ class RunFolder:
         """The trained fit, if the run is finished, else None."""
         if not (self.started and is_finished(self.place)):
             return None
-        encoder = self.untrained.settings.inference_options.get("encoder")
-        return load(self.place, model=self.untrained.model, encoder=encoder)
+        fit = self.untrained
+        encoder = fit.settings.inference_options.get("encoder")
+        if encoder is not None:  # that of the strategy shares weights with this copy of the model, if with any
+            encoder = getattr(fit.strategy, "encoder", encoder)
+        loaded = load(self.place, model=fit.model, encoder=encoder)
+        loaded.settings = fit.settings
+        return loaded
 
     def train(self, training: Training) -> Fit:
         """Run the loop from its start or its last checkpoint, and write the trained fit."""

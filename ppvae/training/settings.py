@@ -31,7 +31,9 @@ class InferenceSettings(Options):
         one_of=lambda: catalogue.STRATEGIES.names(),
     )
     inference_options: dict[str, Any] = option(
-        {}, 'options of the strategy, such as {"inner_steps": "converge"} or, in Python, {"encoder": module}'
+        {},
+        'options of the strategy, such as {"inner_steps": "converge"} or, in Python, {"encoder": module}; weights that '
+        "the module shares with the model stay shared",
     )
     family: str | None = option(
         None,
@@ -98,9 +100,9 @@ class OptimiserSettings(Options):
     """How θ, λ and rows are optimised."""
 
     batch_size: int = option(100, "B, data in each step; all of them where there are fewer", at_least=1)
-    lr: float = option(1e-3, "learning rate of θ", above=0)
+    lr: float = option(1e-3, "learning rate of θ, also of weights that an encoder or a guide shares with it", above=0)
     lr_encoder: float | None = option(
-        None, "learning rate of λ and of the weights that the guide owns; where None, lr", above=0
+        None, "learning rate of λ and of the weights that the guide alone has; where None, lr", above=0
     )
     lr_phi: float | None = option(
         None, "learning rate of rows, one for each datum; where None, the strategy's default", above=0
@@ -125,7 +127,10 @@ class OptimiserSettings(Options):
         'options of the schedule: {"every": 50, "factor": 0.5} of step, in epochs; {"final": 0.0} of cosine, the part '
         'of lr at the end; {"epochs": 1} or {"steps": 100} of warm-up',
     )
-    train_model: bool = option(True, "False keeps θ as it is: the same model under another inference")
+    train_model: bool = option(
+        True,
+        "False keeps θ as it is, also what an encoder or guide shares with it: the same model under another inference",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
