@@ -54,6 +54,7 @@ class Fit(Pair):
         seconds: of training, without validation.
         init: the folder of the fit that this one started from, "a fit in Python", or None.
         directory: absolute path of the folder of the fit, or None.
+        made_in: the default precision of the session that made the model, in which `load` makes it again.
     """
 
     model: Model
@@ -65,6 +66,7 @@ class Fit(Pair):
     stopped: str = "epochs"
     seconds: float = 0.0
     directory: str | None = None
+    made_in: torch.dtype = torch.float32
 
     @property
     def event_shape(self) -> torch.Size:
@@ -194,6 +196,7 @@ class Fit(Pair):
             "num_data": self.data.num_data,
             "event_shape": list(self.data.event_shape),
             "preparation": None if self.data.preparation is None else self.data.preparation.plain(),
+            "made_in": None if self.made_in == torch.float32 else str(self.made_in).removeprefix("torch."),
             "stopped": self.stopped,
             "seconds": self.seconds,
         }

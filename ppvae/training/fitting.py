@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from lightning_fabric.loggers.logger import Logger
 
 from ppvae import require
@@ -15,7 +14,7 @@ from ppvae.entry import entry
 from ppvae.errors import PpvaeError
 from ppvae.options import given, with_options
 from ppvae.pair.model import Model
-from ppvae.pair.precision import precision_of
+from ppvae.pair.precision import is_double
 from ppvae.pair.zoo import build_for
 from ppvae.training.fitted import Fit
 from ppvae.training.loop import Training
@@ -76,10 +75,7 @@ def fit(
         )
     has_rows = strategy_class(settings.inference).has_rows
     settings = settings.for_data(len(data.train), dynamic=data.dynamic, has_rows=has_rows)
-    if (
-        settings.precision == "32-true"
-        and precision_of(model.model if isinstance(model, Fit) else model) == torch.float64
-    ):
+    if is_double(model.model if isinstance(model, Fit) else model):
         settings = settings.replace(precision="64-true")  # as a session makes models whose default is double precision
     place = run_place(run_dir, resume)
     with machine(settings, loggers) as fabric:

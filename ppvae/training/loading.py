@@ -22,7 +22,7 @@ from ppvae.errors import PpvaeError
 from ppvae.options import check_options
 from ppvae.pair.guide_family import set_family
 from ppvae.pair.model import Model
-from ppvae.pair.precision import default_precision
+from ppvae.pair.precision import default_precision, floating_dtypes, precision_of
 from ppvae.pair.sharing import shared_names
 from ppvae.pair.zoo import create
 from ppvae.randomness import forked
@@ -46,7 +46,9 @@ from ppvae.variational.strategy import strategy_class
 
 #: entries of a configuration that are not settings
 _BESIDE = ("name", "data", "data_seed", "treatment", "root", "num_train", "labels", "model", "own_encoder", "init")
-_OF_OUTCOME = ("schema", "data", "treatment", "num_data", "event_shape", "preparation", "stopped", "seconds")
+_OF_OUTCOME = (
+    "schema", "data", "treatment", "num_data", "event_shape", "preparation", "made_in", "stopped", "seconds",
+)  # fmt: skip
 
 
 @entry
@@ -109,16 +111,19 @@ def _read(source: Path, model: Model | None, encoder: nn.Module | None) -> Fit:
     strategy_type = strategy_class(settings.inference)
     check_options(settings.inference, strategy_type, options, STRATEGY_ARGUMENTS)
     tensors = load_file(source / WEIGHTS)
-    dtypes = {tensor.dtype for tensor in tensors.values()}
-    dtype = torch.float64 if settings.precision == "64-true" or torch.float64 in dtypes else torch.float32
-    if dtype == torch.float64:  # earlier versions left "32-true" where the session's default was double precision
-        settings = settings.replace(precision="64-true")
+    made_in = outcome.get("made_in", "float32")
+    of_model = floating_dtypes(tensor for name, tensor in tensors.items() if name.startswith("model."))
+    if settings.precision != "64-true" and (of_model or floating_dtypes(tensors.values())) == {torch.float64}:
+        # an earlier version wrote it, in a session whose default was double precision
+        made_in, settings = "float64", settings.replace(precision="64-true")
     # all weights are read from the file; the initial ones are replaced
-    with forked(torch.device("cpu")), default_precision(dtype):
+    with forked(torch.device("cpu")), default_precision(getattr(torch, made_in)):
         model = create(name, **model_options) if model is None else model
-        x = torch.zeros(()).expand(data.num_data, *data.event_shape)
+        if settings.precision == "64-true":
+            model.double()
+        x = torch.zeros((), dtype=precision_of(model)).expand(data.num_data, *data.event_shape)
         set_family(model, x, settings.family, settings.family_options)
-        strategy = strategy_type(model, x, **options)
+        strategy = strategy_type(model, x, **options).to(x.dtype)
     if isinstance(ties, list) and shared_names(strategy, model) != ties:
         which = ", ".join(map(str, ties[:3])) + (", …" if len(ties) > 3 else "")
         raise PpvaeError(
@@ -126,9 +131,8 @@ def _read(source: Path, model: Model | None, encoder: nn.Module | None) -> Fit:
             "encoder=YourEncoder(...)), where both share the same"
         )
     modules = nn.ModuleDict({"model": model, "strategy": strategy})
-    modules.to(dtype)
     for name, own in modules.state_dict(keep_vars=True).items():
-        if name in tensors and own.is_floating_point():
+        if name in tensors and own.is_floating_point() and own.dtype != tensors[name].dtype:
             own.data = own.data.to(tensors[name].dtype)
     try:
         modules.load_state_dict(tensors)
@@ -147,6 +151,7 @@ def _read(source: Path, model: Model | None, encoder: nn.Module | None) -> Fit:
         outcome["stopped"],
         outcome["seconds"],
         os.path.abspath(source),
+        getattr(torch, made_in),
     )
 
 
@@ -176,6 +181,7 @@ def _refuse_invalid(config: dict[str, Any], outcome: dict[str, Any]) -> None:
         require.one_of(f"entry of {OUTCOME}", name, _OF_OUTCOME)
     require.one_of("reason in stopped", outcome["stopped"], ("epochs", "steps", "seconds", "patience"))
     require.positive("seconds", outcome["seconds"], zero=True)
+    require.one_of("made_in", outcome.get("made_in", "float32"), ("float16", "bfloat16", "float32", "float64"))
     for name, value in (("data", outcome["data"]), ("treatment", outcome["treatment"]), ("data", config["data"] or "")):
         if not isinstance(value, str):
             raise PpvaeError(f"{name} must be a word, got {require.show(value)}")

@@ -155,6 +155,10 @@ class Training:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Restore what `state` returned; the caller's random state is overwritten."""
+        own = self.step.state_dict()
+        for name, value in state["weights"].items():
+            if name in own and value.dtype != own[name].dtype:
+                raise ValueError(f"{name} is {value.dtype}, not {own[name].dtype}")
         self.step.load_state_dict(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"])

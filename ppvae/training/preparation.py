@@ -59,7 +59,8 @@ def prepared(model: Model | Fit, data: Data, settings: Settings) -> Fit:
         strategy.warm_start(partial(posterior_of, origin, x, trained_on(origin, data)), origin.strategy, x)
     settings = settings.replace(gradient=estimator.gradient, kl=estimator.kl)
     init = None if origin is None else origin.directory or "a fit in Python"
-    return Fit(model, strategy, settings, data.facts, init)
+    made_in = torch.get_default_dtype() if origin is None else origin.made_in
+    return Fit(model, strategy, settings, data.facts, init, made_in=made_in)
 
 
 def _options_beside(origin: Fit | None, settings: Settings) -> dict[str, Any]:

@@ -170,7 +170,11 @@ class MachineSettings(Options):
     """The hardware, the precision and compilation."""
 
     accelerator: str = option("auto", 'as Lightning Fabric names them: "auto", "cpu", "cuda", …')
-    precision: Precision = option("32-true", "of weights and of training, as Lightning Fabric names them")
+    precision: Precision = option(
+        "32-true",
+        "of weights and of training, as Lightning Fabric names them; a model whose weights are all in double precision "
+        "already, as where that is torch's default, is trained in 64-true",
+    )
     compile: bool = option(
         False,
         "record the operations of the model and fuse them by `torch.compile`, which takes some ten seconds before the "
