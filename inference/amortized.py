@@ -20,7 +20,7 @@ from ppvae.errors import PpvaeError
 from ppvae.nn.networks import default_encoder
 from ppvae.pair.local import Phi
 from ppvae.pair.model import Model
-from ppvae.pair.sharing import copied_beside, shared_names
+from ppvae.pair.sharing import copied, shared_names
 from ppvae.variational.bound import Bound
 from ppvae.variational.strategy import Strategy
 
@@ -44,7 +44,7 @@ class Amortized(Strategy):
             raise PpvaeError(f"encoder must be a torch.nn.Module, got {type(encoder).__name__}")
         if not self.layout.width:  # every latent is summed out, and φ is empty
             return
-        own = model.encoder() if encoder is None else copied_beside(encoder, model)
+        own = model.encoder() if encoder is None else copied(encoder, beside=model)[0]
         if own is not None and activation is not None:
             whose = "one is given" if encoder is not None else f"{type(model).__name__} has its own"
             raise PpvaeError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from itertools import count
 from typing import Any
 
@@ -21,6 +20,7 @@ from ppvae.pair.faults import explained, layers_in_training_mode
 from ppvae.pair.guide_family import set_family
 from ppvae.pair.model import Model
 from ppvae.pair.posterior import Posterior
+from ppvae.pair.sharing import copied
 from ppvae.pair.sites import is_subsample, sample_sites
 from ppvae.randomness import seeded
 
@@ -47,7 +47,7 @@ def check(model: Model, x: Tensor) -> None:
     if not bool(x.isfinite().all()):
         raise CheckError("x holds NaN or infinite values: drop or impute them first")
     name = type(model).__name__
-    model = copy.deepcopy(model)
+    model, _ = copied(model)
     _refuse_pyro_modules(model)
     with torch.no_grad(), seeded(0, device=x.device):
         with explained(name), pyro.validation_enabled(True), _Plates(name):

@@ -10,13 +10,19 @@ from torch import Tensor, nn
 
 AModule = TypeVar("AModule", bound=nn.Module)
 AWeight = TypeVar("AWeight", bound=Tensor)
+_Lazy: Any = nn.UninitializedBuffer
 
 
-def copied_beside(module: AModule, model: nn.Module) -> AModule:
-    """A copy of a module that shares with the model what the module itself shares with it."""
-    parts = (*model.modules(), *model.parameters(), *model.buffers())
-    memo: dict[int, Any] = {id(part): part for part in parts}
-    return copy.deepcopy(module, memo)
+def copied(module: AModule, *others: nn.Module, beside: nn.Module | None = None) -> tuple[AModule, list[Any]]:
+    """Copies of a module and of others: they share what these share, and with `beside` what these share with it."""
+    memo: dict[int, Any] = {}
+    if beside is not None:
+        memo = {id(part): part for part in (*beside.modules(), *beside.parameters(), *beside.buffers())}
+    for buffer in (buffer for each in (module, *others) for buffer in each.buffers()):
+        if isinstance(buffer, nn.UninitializedBuffer):  # of a lazy module; torch cannot copy it
+            memo.setdefault(id(buffer), _Lazy(device=buffer.device, dtype=buffer.dtype))
+    copies: list[Any] = copy.deepcopy([module, *others], memo)
+    return copies[0], copies[1:]
 
 
 def distinct(weights: Iterable[AWeight], but: Iterable[Tensor] = ()) -> list[AWeight]:

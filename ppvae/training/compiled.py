@@ -35,7 +35,7 @@ class CompiledEstimate:
         self._fast: Callable[[Tensor, Phi], Tensor] | None = None
 
     def takes(self, estimator: Estimator, x: Tensor) -> bool:
-        """Whether it can replace that estimator at that x; an epoch's last, smaller batch runs as it is written."""
+        """Whether it can replace that estimator at that x; a last batch of another size runs as it is written."""
         return estimator == self.estimator and len(x) == self.batch_size
 
     def __call__(self, x: Tensor, phi: Phi) -> Tensor:

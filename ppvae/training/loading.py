@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +22,7 @@ from ppvae.options import check_options
 from ppvae.pair.guide_family import set_family
 from ppvae.pair.model import Model
 from ppvae.pair.precision import default_precision, floating_dtypes, precision_of
-from ppvae.pair.sharing import shared_names
+from ppvae.pair.sharing import copied, shared_names
 from ppvae.pair.zoo import create
 from ppvae.randomness import forked
 from ppvae.runs.files import as_folder
@@ -107,7 +106,7 @@ def _read(source: Path, model: Model | None, encoder: nn.Module | None) -> Fit:
     settings = settings.replace(inference_options=options)
     ties = config.get("own_encoder")
     if encoder is not None and ties is True:  # it had weights of its own
-        options = options | {"encoder": copy.deepcopy(encoder)}
+        options = options | {"encoder": copied(encoder)[0]}
     strategy_type = strategy_class(settings.inference)
     check_options(settings.inference, strategy_type, options, STRATEGY_ARGUMENTS)
     tensors = load_file(source / WEIGHTS)

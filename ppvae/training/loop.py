@@ -19,6 +19,7 @@ from ppvae.errors import NonFiniteError
 from ppvae.memory import keep_freed_pages
 from ppvae.pair.sharing import distinct
 from ppvae.progress import Progress
+from ppvae.training.batches import batch_sizes
 from ppvae.training.compiled import CompiledEstimate
 from ppvae.training.fitted import Fit
 from ppvae.training.interruptions import Interruptions
@@ -47,11 +48,12 @@ class Training:
         self.data, self.progress, self.keep = data, progress, keep
         self.model, self.strategy = result.model, result.strategy
         self.estimator = result.estimator()
+        pair = nn.ModuleDict({"model": self.model, "strategy": self.strategy})
+        self.sizes = batch_sizes(pair, len(data.train), self.settings.batch_size)
         compiled = None
         if self.settings.compile:  # the estimator after warm-up; until then steps run as they are written
-            batch_size = min(self.settings.batch_size, len(data.train))
             estimator = self._estimator_now(self.settings.warmup)
-            compiled = CompiledEstimate(estimator, self.model, self.settings.num_particles, batch_size)
+            compiled = CompiledEstimate(estimator, self.model, self.settings.num_particles, self.sizes[0])
         step = TrainingStep(self.model, self.strategy, self._estimator_now(0), self.settings, len(data.train), compiled)
         self.inner = step
         self.frozen: list[nn.Parameter] = []  # θ that stays as it is
@@ -59,8 +61,7 @@ class Training:
         self.trained = [parameter for group in groups for parameter in group["params"]]
         self.step, self.optimizer = set_up(fabric, step, groups, self.settings)
         self.schedule, self.rates = self.settings.of_schedule(), [group["lr"] for group in groups]
-        self.steps_per_epoch = math.ceil(len(data.train) / self.settings.batch_size)
-        self.num_steps = self.settings.num_steps(len(data.train))
+        self.num_steps = self.settings.num_steps(len(self.sizes))
         self.train = data.train.to(self.strategy.start)
         self.validation = Validation(result, data.valid)
         self.epoch, self.steps = 1, 0
@@ -86,7 +87,7 @@ class Training:
             while self.stopped is None and self.epoch <= settings.epochs:
                 if self.order is None:
                     self.order = torch.randperm(len(self.train), device=self.train.device)
-                batches = self.order.split(settings.batch_size)
+                batches = self.order.split(self.sizes)
                 if self.bounds:
                     self.stopped = self._spent()
                 while self.stopped is None and self.batches < len(batches):
@@ -194,7 +195,7 @@ class Training:
             parameter.grad = None
         if loss.requires_grad:
             self.fabric.backward(loss)
-            multiplier = self.schedule.multiplier(self.steps, self.steps_per_epoch, self.num_steps)
+            multiplier = self.schedule.multiplier(self.steps, len(self.sizes), self.num_steps)
             for group, rate in zip(self.optimizer.param_groups, self.rates, strict=False):
                 group["lr"] = multiplier * rate
             self.optimizer.step()

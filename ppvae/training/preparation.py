@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ppvae import require
 from ppvae.data.dataset import Data
@@ -21,8 +20,9 @@ from ppvae.pair.local import Phi
 from ppvae.pair.model import Model, overrides
 from ppvae.pair.posterior import Posterior
 from ppvae.pair.precision import precision_of
-from ppvae.pair.sharing import shared_names
+from ppvae.pair.sharing import copied, shared_names
 from ppvae.randomness import seeded
+from ppvae.training.batches import batch_sizes, refuse_moments_of_batches
 from ppvae.training.fitted import Fit
 from ppvae.training.settings import Settings
 from ppvae.variational.estimator import Estimator
@@ -40,8 +40,10 @@ def prepared(model: Model | Fit, data: Data, settings: Settings) -> Fit:
     if origin is not None and settings.family is None:
         settings = settings.replace(family=origin.settings.family, family_options=origin.settings.family_options)
     estimator = Estimator(settings.objective, settings.gradient, settings.kl, settings.beta, settings.free_bits)
-    # one copy of both, as an encoder may share weights with the model
-    model, options = copy.deepcopy((model, _options_beside(origin, settings)))
+    options = _options_beside(origin, settings)
+    modules = {name: option for name, option in options.items() if isinstance(option, nn.Module)}
+    model, others = copied(model, *modules.values())  # at once, as an encoder may share weights with the model
+    options |= zip(modules, others, strict=True)
     model = model.to(data.train.device).train()  # another fit may have left it on an accelerator
     if settings.precision == "64-true":
         model = model.double()
@@ -51,13 +53,16 @@ def prepared(model: Model | Fit, data: Data, settings: Settings) -> Fit:
     if origin is None or family != (origin.settings.family, origin.settings.family_options):
         model.guide_family = None
         set_family(model, x, *family)
-    strategy = strategy_class(settings.inference)(model, x, **options).to(x.dtype)
+    strategy = strategy_class(settings.inference)(model, x, **options).to(x.dtype).train()
+    refuse_moments_of_batches(strategy)
     if settings.gradient is None and settings.kl is None:
         estimator = default_gradient(estimator, model, strategy, data, x)
     estimator.suits(model, settings.num_particles)
     if origin is not None and strategy.layout.entries.keys() == origin.strategy.layout.entries.keys():
         strategy.warm_start(partial(posterior_of, origin, x, trained_on(origin, data)), origin.strategy, x)
+    sizes = batch_sizes(nn.ModuleDict({"model": model, "strategy": strategy}), len(x), settings.batch_size)
     settings = settings.replace(gradient=estimator.gradient, kl=estimator.kl)
+    settings = settings.for_batches(len(sizes), has_rows=strategy.has_rows)
     init = None if origin is None else origin.directory or "a fit in Python"
     made_in = torch.get_default_dtype() if origin is None else origin.made_in
     return Fit(model, strategy, settings, data.facts, init, made_in=made_in)

@@ -99,7 +99,12 @@ class ObjectiveSettings(Options):
 class OptimiserSettings(Options):
     """How θ, λ and rows are optimised."""
 
-    batch_size: int = option(100, "B, data in each step; all of them where there are fewer", at_least=1)
+    batch_size: int = option(
+        100,
+        "B, data in each step; all of them where there are fewer. Under batch normalisation, a last batch of one datum "
+        "is part of the batch before it",
+        at_least=1,
+    )
     lr: float = option(1e-3, "learning rate of θ, also of weights that an encoder or a guide shares with it", above=0)
     lr_encoder: float | None = option(
         None, "learning rate of λ and of the weights that the guide alone has; where None, lr", above=0
@@ -195,7 +200,7 @@ class Settings(InferenceSettings, ObjectiveSettings, OptimiserSettings, BudgetSe
     def for_data(self, num_data: int, *, dynamic: bool = False, has_rows: bool = False) -> Self:
         """The settings of a fit to some training data, with a value in place of each None where there is one.
 
-        `gradient` and `kl` stay as they are: their defaults depend on the model.
+        `gradient`, `kl` and `eval_every` stay as they are: their defaults depend on the model and its encoder.
 
         Args:
             num_data: the number of training data.
@@ -210,21 +215,24 @@ class Settings(InferenceSettings, ObjectiveSettings, OptimiserSettings, BudgetSe
                 f"{self.inference} keeps a row for each fixed datapoint, and dynamic binarisation redraws them at "
                 'every visit: load the data with treatment="static"'
             )
-        batch_size = min(self.batch_size, num_data)
-        between = STEPS_BETWEEN_EVALUATIONS_OF_ROWS if has_rows else STEPS_BETWEEN_EVALUATIONS
-        eval_every = min(self.epochs, math.ceil(between / math.ceil(num_data / batch_size)))
         rows = {} if self.lr_phi is None else {"lr": self.lr_phi}
         return self.replace(
-            batch_size=batch_size,
+            batch_size=min(self.batch_size, num_data),
             lr_encoder=self.lr if self.lr_encoder is None else self.lr_encoder,
             inference_options={**self.inference_options, **rows},
             lr_phi=None,
-            eval_every=eval_every if self.eval_every is None else self.eval_every,
         )
 
-    def num_steps(self, num_data: int) -> int:
+    def for_batches(self, steps_per_epoch: int, *, has_rows: bool = False) -> Self:
+        """The settings of a fit with that number of batches in an epoch, with the epochs between evaluations."""
+        if self.eval_every is not None:
+            return self
+        between = STEPS_BETWEEN_EVALUATIONS_OF_ROWS if has_rows else STEPS_BETWEEN_EVALUATIONS
+        return self.replace(eval_every=min(self.epochs, math.ceil(between / steps_per_epoch)))
+
+    def num_steps(self, steps_per_epoch: int) -> int:
         """The most steps that the budget of epochs and steps allows."""
-        by_epochs = self.epochs * math.ceil(num_data / self.batch_size)
+        by_epochs = self.epochs * steps_per_epoch
         return by_epochs if self.steps is None else min(by_epochs, self.steps)
 
 

@@ -126,14 +126,14 @@ def test_settings_survive_yaml() -> None:
 
 
 def test_the_data_fill_in_what_is_none() -> None:
-    settings = Settings(lr=0.01).for_data(1050)
+    settings = Settings(lr=0.01).for_data(1050).for_batches(11)
     assert (settings.batch_size, settings.lr_encoder, settings.eval_every) == (100, 0.01, 19)  # ⌈200 / 11 steps⌉
-    assert Settings().for_data(1050, has_rows=True).eval_every == 60  # ⌈650 / 11⌉
-    assert Settings(epochs=5).for_data(10).eval_every == 5  # never more than the epochs
+    assert Settings().for_batches(11, has_rows=True).eval_every == 60  # ⌈650 / 11⌉
+    assert Settings(epochs=5).for_batches(1).eval_every == 5  # never more than the epochs
     assert Settings(eval_every=3, lr_encoder=0.2).for_data(10).changed() == {
         "eval_every": 3, "lr_encoder": 0.2, "batch_size": 10,
     }  # fmt: skip
-    assert settings.for_data(1050) == settings
+    assert settings.for_data(1050).for_batches(1) == settings
 
 
 def test_rows_refuse_data_that_are_redrawn() -> None:
@@ -144,9 +144,9 @@ def test_rows_refuse_data_that_are_redrawn() -> None:
 
 
 def test_num_steps_is_what_epochs_and_steps_allow() -> None:
-    assert Settings(epochs=3).num_steps(1050) == 33
-    assert Settings(epochs=3, steps=20).num_steps(1050) == 20
-    assert Settings(epochs=1, steps=20).num_steps(1050) == 11
+    assert Settings(epochs=3).num_steps(11) == 33
+    assert Settings(epochs=3, steps=20).num_steps(11) == 20
+    assert Settings(epochs=1, steps=20).num_steps(11) == 11
 
 
 EARLIER = """
