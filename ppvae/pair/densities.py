@@ -73,6 +73,14 @@ class Densities:
             return self._summed_out[0]
         return self._sum(self._flat(site.log_prob) for site in self._p.values() if site.observed)
 
+    @property
+    def likelihood_of_sites(self) -> dict[str, Tensor]:
+        """`log_likelihood` of each observed site; of all under their joined names where a latent is summed out."""
+        observed = [name for name, site in self._p.items() if site.observed and not isinstance(site.fn, dist.Unit)]
+        if self._summed or len(observed) == 1:
+            return {"+".join(observed): self.log_likelihood}
+        return {name: self.site_log_prob[name] for name in observed}
+
     @cached_property
     def log_prior(self) -> Tensor:
         """log p(z) of the latents that the guide has (others are summed out of it)."""

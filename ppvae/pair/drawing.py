@@ -16,8 +16,10 @@ from torch import Tensor
 
 from ppvae.blocks import DATA_BLOCK, Cell, cells
 from ppvae.errors import PpvaeError
+from ppvae.pair.factors import factors, is_factor
 from ppvae.pair.faults import explained
 from ppvae.pair.pair import Pair
+from ppvae.pair.parts import Parts, parts_of
 from ppvae.pair.posterior import Posterior
 from ppvae.pair.sites import marked, sample_sites
 from ppvae.randomness import block_seed, forked, reseed
@@ -85,7 +87,7 @@ class Samples:
     """Draws of a model, on its device.
 
     Attributes:
-        x: drawn values of the observed site [n, *event].
+        x: drawn values of the observed sites, in their places [n, *event]; numbers that no site observes are as given.
         mean: mean of the observation model p(x | z) that x was drawn from [n, *event]; pictures show it. x where the
             distribution has no mean.
         latents: site → values [n, ...].
@@ -108,7 +110,7 @@ def replicate(pair: Pair, posterior: Posterior, x: Tensor, index: Tensor) -> Sam
     if any(marked(site) and name not in known for name, site in sites.items()):
         known = poutine.trace(infer_discrete(program, first_available_dim=-2)).get_trace(rows)
         program = poutine.replay(pair.model, trace=known)
-    return run_unconditioned(pair, program, rows)
+    return run_unconditioned(pair, program, rows, given=True)
 
 
 def samples_in_blocks(pair: Pair, size: int, key: tuple[int, int], block: Callable[[Tensor], Samples]) -> Samples:
@@ -126,22 +128,48 @@ def samples_in_blocks(pair: Pair, size: int, key: tuple[int, int], block: Callab
     )
 
 
-def run_unconditioned(pair: Pair, program: Callable[[Tensor], Any], x: Tensor) -> Samples:
-    """Run a program of x [B, *event], and draw its observation in place of x."""
+def run_unconditioned(pair: Pair, program: Callable[[Tensor], Any], x: Tensor, *, given: bool = False) -> Samples:
+    """Run a program of x [B, *event], and draw its observations in place of x.
+
+    Args:
+        given: whether the latents are draws of a posterior and x are data: numbers of x that no site observes are kept
+            then, and `pyro.factor` does not matter, as it says nothing of x at given latents.
+
+    Raises:
+        PpvaeError: draws of the observed sites are not draws of x.
+    """
+    parts = parts_of(pair.model, x)
+    if not given:
+        _refuse_unnormalised(pair, parts, x)
     sites = sample_sites(poutine.trace(poutine.uncondition(program)).get_trace(x))
     sites = {name: site for name, site in sites.items() if not site["infer"].get("_deterministic")}
-    observed = [name for name, site in sites.items() if site["infer"].get("was_observed")]
-    if len(observed) != 1:
-        names = " and ".join(map(repr, observed)) or "nothing"
-        raise PpvaeError(f"the model observes {names}: write it with one observed site to draw data from it")
-    site = sites.pop(observed[0])
-    value = site["value"]
-    if value.numel() != x.numel():
-        raise PpvaeError(f"site {observed[0]!r} draws {tuple(value.shape)}, not a batch of {tuple(x.shape)}")
-    drawn = value.reshape(x.shape).to(x)
-    latents = {name: site["value"] for name, site in sites.items()}
-    try:
-        mean = site["fn"].mean.expand(value.shape).reshape(x.shape).to(x)
-    except (NotImplementedError, AttributeError):
-        return Samples(drawn, drawn, latents)
-    return Samples(drawn, torch.where(mean.isnan(), drawn, mean), latents)  # a Cauchy and a Categorical have a NaN mean
+    drawn, means = {}, {}
+    for name in parts.places:
+        site = sites.pop(name)
+        drawn[name] = site["value"]
+        try:
+            mean = site["fn"].mean.expand(site["value"].shape).to(x)
+        except (NotImplementedError, AttributeError):
+            mean = site["value"].to(x)
+        # a Cauchy and a Categorical have a NaN mean
+        means[name] = torch.where(mean.isnan(), site["value"].to(x), mean)
+    latents = {
+        name: site["value"]
+        for name, site in sites.items()
+        if not site["infer"].get("was_observed") and not is_factor(site["fn"])
+    }
+    return Samples(parts.joined(drawn, x), parts.joined(means, x), latents)
+
+
+def _refuse_unnormalised(pair: Pair, parts: Parts, x: Tensor) -> None:
+    name = type(pair.model).__name__
+    if found := factors(pair.model, x):
+        raise PpvaeError(
+            f"{name} has pyro.factor ({', '.join(found)}), so that runs of it are not draws of its joint density: "
+            "write the factor as an observed site, or draw from given data with reconstruct"
+        )
+    if rest := parts.unobserved:
+        raise PpvaeError(
+            f"{name} observes {parts.size - len(rest)} of the {parts.size} numbers of x, and has no distribution of "
+            f"the others (number {rest[0]} is the first): observe them too, or draw from given data with reconstruct"
+        )

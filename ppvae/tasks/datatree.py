@@ -18,6 +18,7 @@ from ppvae.evidence.marginal import log_marginal
 from ppvae.pair.densities import log_densities
 from ppvae.pair.drawing import gather, guide_values, replicate
 from ppvae.pair.pair import Pair, require_pair
+from ppvae.pair.parts import parts_of
 from ppvae.pair.posterior import Posterior
 from ppvae.randomness import stream
 
@@ -52,9 +53,11 @@ def to_datatree(
 
     Returns:
         DataTree, with dims chain, draw, datum, and <name>_dim_0 … for the dimensions of a site: groups `posterior`
-        (every latent), `posterior_predictive` and `observed_data` (the observed site), `log_likelihood` (nats),
+        (every latent), `posterior_predictive` and `observed_data` (every observed site), `log_likelihood` (nats),
         `sample_stats` (log_weight, and over datum every column of `evidence`). `tree.to_netcdf(path,
-        engine="h5netcdf")` writes it, `xarray.open_datatree` reads it.
+        engine="h5netcdf")` writes it, `xarray.open_datatree` reads it. A site is a variable of its name; where that is
+        the name of a dimension it gets a final "_", "/" becomes ".", and "" becomes "_"; the attribute `site` has the
+        name in the program.
 
     Raises:
         PpvaeError: as `reconstruct`, or num_draws is out of range, evidence is of other data, or the model has no
@@ -71,12 +74,22 @@ def to_datatree(
             f"evidence is of {evidence.sizes['datum']} data and x of {len(x)}: give the evidence of the same data"
         )
     posterior = pair.posterior(x, index, seed=seed)
-    latents, predicted, log_likelihood, log_weight, observed = _draws(pair, posterior, x, num_draws, seed)
+    latents, predicted, log_likelihood, log_weight = _draws(pair, posterior, x, num_draws, seed)
     if evidence is None:
         evidence = log_marginal(pair, x, index, seed=seed)
-    dims = {name: ["datum", *_event_dims(name, value[0, 0].shape)] for name, value in latents.items()}
-    dims[observed] = ["datum", *_event_dims(observed, x.shape[1:])]
-    dims["log_weight"] = ["datum"]
+    parts = parts_of(pair.model, x)
+    if len(parts.places) == 1 and not parts.unobserved:  # in the shape of x, whatever the site makes of it
+        data, predictions = (dict.fromkeys(parts.places, value) for value in (x, predicted))
+    else:
+        data, predictions = parts.split(x, 1), parts.split(predicted, 2)
+    variables = _variables([*latents, *data, *log_likelihood])
+    dims = {"log_weight": ["datum"]}
+    for name, event in [
+        *((name, value.shape[2:]) for name, value in latents.items()),
+        *((name, value.shape[1:]) for name, value in data.items()),
+        *((name, ()) for name in log_likelihood if name not in data),
+    ]:
+        dims[variables[name]] = ["datum", *_event_dims(variables[name], event)]
     about = {
         "model": type(pair.model).__name__,
         **pair.about,
@@ -85,10 +98,10 @@ def to_datatree(
     }
     tree = arviz_base.from_dict(
         {
-            "posterior": {name: _chain(value) for name, value in latents.items()},
-            "posterior_predictive": {observed: _chain(predicted)},
-            "observed_data": {observed: x.cpu().numpy()},
-            "log_likelihood": {observed: _chain(log_likelihood)},
+            "posterior": {variables[name]: _chain(value) for name, value in latents.items()},
+            "posterior_predictive": {variables[name]: _chain(value) for name, value in predictions.items()},
+            "observed_data": {variables[name]: value.cpu().numpy() for name, value in data.items()},
+            "log_likelihood": {variables[name]: _chain(value) for name, value in log_likelihood.items()},
             "sample_stats": {"log_weight": _chain(log_weight)},
         },
         sample_dims=["chain", "draw"],
@@ -97,7 +110,12 @@ def to_datatree(
     )
     for group in tree.children.values():
         group.attrs["inference_library"] = "ppvae"
-    tree["log_likelihood"][observed].attrs["units"] = "nats"
+    for name, variable in variables.items():
+        for group in tree.children.values():
+            if variable in group.data_vars:
+                group[variable].attrs["site"] = name
+    for name in log_likelihood:
+        tree["log_likelihood"][variables[name]].attrs["units"] = "nats"
     tree["sample_stats"]["log_weight"].attrs["units"] = "nats"
     stats = tree["sample_stats"].to_dataset()
     tree["sample_stats"] = xr.DataTree(stats.merge(evidence).assign_attrs({**evidence.attrs, **stats.attrs}))
@@ -106,9 +124,8 @@ def to_datatree(
 
 def _draws(
     pair: Pair, posterior: Posterior, x: Tensor, num_draws: int, seed: int
-) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor, str]:
-    """Latents and replicates [S, N, *event], log p(x | z) and log p(x, z) − log q(z | x) [S, N], the observed site."""
-    observed: list[str] = []
+) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor], Tensor]:
+    """Latents and replicates [S, N, *event], log p(x | z) of each observed site, log p(x, z) − log q(z | x) [S, N]."""
 
     def of(cell: Cell) -> list[Tensor | dict[str, Tensor]]:
         index = cell.of(x)
@@ -118,11 +135,23 @@ def _draws(
         known = {name: values[name] for name in guide_values(mine, x[index], torch.arange(1, device=x.device))}
         # a guide without latents has no values to be scored at
         densities = log_densities(pair.model, mine, x[index], cell.draws.stop - cell.draws.start, known or None)
-        observed[:] = [name for name, site in densities._p.items() if site.observed]
-        return [values, cell.cut(drawn.x), densities.log_likelihood, densities.log_ratio]
+        return [values, cell.cut(drawn.x), densities.likelihood_of_sites, densities.log_ratio]
 
     values, predicted, log_likelihood, log_weight = gather(pair, len(x), num_draws, of, seed, _STREAM)
-    return values, predicted, log_likelihood, log_weight, observed[0]
+    return values, predicted, log_likelihood, log_weight
+
+
+def _variables(sites: Sequence[str]) -> dict[str, str]:
+    """A name for the variable of each site, which is neither that of a dimension nor of another site's variable."""
+    taken = {"chain", "draw", "datum", "log_weight"}
+    out: dict[str, str] = {}
+    for site in sorted(set(sites), key=lambda name: ("/" in name or not name, len(name))):
+        name = site.replace("/", ".") or "_"
+        while name in taken or any(other.startswith(f"{name}_dim_") for other in taken):
+            name += "_"
+        out[site] = name
+        taken.add(name)
+    return out
 
 
 def _chain(value: Tensor) -> np.ndarray:

@@ -22,8 +22,8 @@ def sample(pair: Pair, num_samples: int = 64, *, seed: int = 0) -> Samples:
         seed: of the draws; the caller's random state is restored.
 
     Raises:
-        PpvaeError: an argument is out of range, the model does not observe exactly one site, or its observed site has
-            another size than the data.
+        PpvaeError: an argument is out of range, or draws of the model's observed sites are not draws of x: they observe
+            a function of x, or not all of it, or the model has `pyro.factor`.
     """
     require_pair(pair)
     require.count("num_samples", num_samples)

@@ -222,7 +222,9 @@ def half(z: Tensor, x: Tensor) -> None:
     pyro.sample("x", dist.Normal(z, 1.0), obs=x[:, 0])
 
 
-@pytest.mark.parametrize(("observe", "named"), [(two, "observes 'left' and 'right'"), (half, "site 'x' draws")])
+@pytest.mark.parametrize(
+    ("observe", "named"), [(two, "observes 2 of the 3 numbers"), (half, "observes 1 of the 3 numbers")]
+)
 def test_models_that_do_not_draw_data_are_refused(observe: Callable[[Tensor, Tensor], object], named: str) -> None:
     fit = trained(Written(observe), real())
     for draw in (lambda: sample(fit, 5), lambda: reconstruct(fit, real(5))):
