@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from pyro import poutine
 from torch import Tensor
 
 from ppvae.data.dataset import Data
 from ppvae.errors import PpvaeError
 from ppvae.options import check_options
-from ppvae.pair.checks import check
 from ppvae.pair.guide_family import set_family
 from ppvae.pair.model import Model
-from ppvae.pair.sites import sample_sites
 from ppvae.pair.zoo import build
 from ppvae.randomness import seeded
-from ppvae.training.preparation import start_model
+from ppvae.training.preparation import require_sound, start_model
 from ppvae.training.settings import STRATEGY_ARGUMENTS
 from ppvae.variational.strategy import strategy_class
 
@@ -45,7 +41,7 @@ def combinations(
         with seeded(0, device=data.train.device):
             model = build(name, kind, options)
             x = start_model(model, data)
-        _refuse_unsound(name, model, data, x)
+        require_sound(name, model, data, x)
         set_family(model, x, family, family_options if family is not None else None)
         refused = {s: why for s in strategies if (why := _refusal(s, model, data, x, own.get(s, {})))}
         if len(refused) == len(strategies):
@@ -56,22 +52,6 @@ def combinations(
         if (explicit or strategy in own) and all(strategy != s for s, _ in allowed):
             raise PpvaeError(why)
     return sorted(allowed, key=lambda pair: strategies.index(pair[0]))
-
-
-def _refuse_unsound(name: str, model: Model, data: Data, x: Tensor) -> None:
-    """Refuse a pair that `check` refuses, and a density over real x, which cannot be compared with probabilities."""
-    x = data.draw(x[:7])
-    check(model, x)
-    if not data.discrete:
-        return
-    with torch.no_grad(), seeded(0, device=x.device):
-        sites = sample_sites(poutine.trace(model).get_trace(x))
-    for site, message in sites.items():
-        if message["is_observed"] and not message["fn"].support.is_discrete:
-            raise PpvaeError(
-                f"{name} gives site {site!r} a density over real numbers, and {data.name} ({data.treatment}) is "
-                'discrete: use a likelihood for such values, or treatment="real"'
-            )
 
 
 def _refusal(strategy: str, model: Model, data: Data, x: Tensor, options: Mapping[str, Any]) -> str | None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ppvae import require
+from ppvae.catalogue import MODELS
 from ppvae.data.dataset import Data
 from ppvae.data.preparation import require_precision
 from ppvae.errors import PpvaeError
@@ -18,6 +19,7 @@ from ppvae.pair.densities import log_densities
 from ppvae.pair.guide_family import set_family
 from ppvae.pair.local import Phi
 from ppvae.pair.model import Model, overrides
+from ppvae.pair.observed import refuse_density
 from ppvae.pair.posterior import Posterior
 from ppvae.pair.precision import precision_of
 from ppvae.pair.sharing import copied, shared_names
@@ -34,7 +36,7 @@ def prepared(model: Model | Fit, data: Data, settings: Settings) -> Fit:
     """The fit before its first step: a copy of the pair, started at the data, with its strategy and all settings.
 
     Raises:
-        PpvaeError: `check` refuses the pair, or the family, the strategy or the gradient does not go with it.
+        PpvaeError: the pair is not sound, or the family, the strategy or the gradient does not go with it.
     """
     origin, model = (model, model.model) if isinstance(model, Fit) else (None, model)
     if origin is not None and settings.family is None:
@@ -48,7 +50,7 @@ def prepared(model: Model | Fit, data: Data, settings: Settings) -> Fit:
     if settings.precision == "64-true":
         model = model.double()
     x = start_model(model, data) if origin is None and settings.train_model else in_precision_of(model, data)
-    check(model, data.draw(x[:7]))
+    require_sound(MODELS.name_of(type(model)) or type(model).__name__, model, data, x)
     family = (settings.family, settings.family_options)
     if origin is None or family != (origin.settings.family, origin.settings.family_options):
         model.guide_family = None
@@ -66,6 +68,18 @@ def prepared(model: Model | Fit, data: Data, settings: Settings) -> Fit:
     init = None if origin is None else origin.directory or "a fit in Python"
     made_in = torch.get_default_dtype() if origin is None else origin.made_in
     return Fit(model, strategy, settings, data.facts, init, made_in=made_in)
+
+
+def require_sound(name: str, model: Model, data: Data, x: Tensor) -> None:
+    """Refuse a pair that `check` refuses, and a density where the data are discrete.
+
+    Args:
+        name: of the model in messages.
+        x: the training data [N, *event] in the model's precision.
+    """
+    x = data.draw(x[:7])
+    check(model, x)
+    refuse_density(name, model, data, x)
 
 
 def _options_beside(origin: Fit | None, settings: Settings) -> dict[str, Any]:
