@@ -1,0 +1,48 @@
+"""Whether a model gives data the kind of probability that they have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from ppvae.data.dataset import Data
+from ppvae.errors import PpvaeError
+from ppvae.pair.model import Model
+from ppvae.pair.sites import sample_sites
+from ppvae.pair.supports import base_of
+from ppvae.randomness import seeded
+
+
+def refuse_density(name: str, model: Model, data: Data, x: Tensor) -> None:
+    """Refuse an observed site with a density over real numbers, where the data are discrete.
+
+    A density has no upper bound there, and log p(x) cannot be compared with a log-probability.
+
+    Args:
+        name: of the model in the message.
+        x: some of the data [B, *event], in the model's precision.
+    """
+    if not data.discrete:
+        return
+    with torch.no_grad(), seeded(0, device=x.device):
+        sites = sample_sites(poutine.trace(model).get_trace(x))
+    for site, message in sites.items():
+        if message["is_observed"] and _is_density(message):
+            raise PpvaeError(
+                f"{name} gives site {site!r} a density over real numbers, and {data.name} ({data.treatment}) is "
+                'discrete: use a likelihood for such values, or treatment="real"'
+            )
+
+
+def _is_density(message: Any) -> bool:
+    """Whether a site has a density; pyro.deterministic and pyro.factor have no distribution of their own."""
+    if message["infer"].get("_deterministic") or isinstance(base_of(message["fn"]), dist.Unit):
+        return False
+    try:
+        return not message["fn"].support.is_discrete
+    except NotImplementedError:  # a distribution of the user's, which does not say
+        return False
