@@ -24,6 +24,7 @@ from ppvae.entry import locked
 from ppvae.errors import PpvaeError
 from ppvae.pair.sites import GRADS, Draws, Grad, ModelRecorder, Site, draw
 from ppvae.pair.summation import sum_out
+from ppvae.pair.supports import is_discrete
 
 
 class Densities:
@@ -105,7 +106,7 @@ class Densities:
     def discrete_data(self) -> bool:
         """Whether every observed site has probabilities, so that log p(x) ≤ 0."""
         observed = [site for site in self._p.values() if site.observed]
-        return all(site.fn.support.is_discrete for site in observed)
+        return all(is_discrete(site.fn) for site in observed)
 
     @cached_property
     def log_weight(self) -> Tensor:

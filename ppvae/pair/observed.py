@@ -13,7 +13,7 @@ from ppvae.data.dataset import Data
 from ppvae.errors import PpvaeError
 from ppvae.pair.model import Model
 from ppvae.pair.sites import sample_sites
-from ppvae.pair.supports import base_of
+from ppvae.pair.supports import base_of, is_discrete
 from ppvae.randomness import seeded
 
 
@@ -42,7 +42,4 @@ def _is_density(message: Any) -> bool:
     """Whether a site has a density; pyro.deterministic and pyro.factor have no distribution of their own."""
     if message["infer"].get("_deterministic") or isinstance(base_of(message["fn"]), dist.Unit):
         return False
-    try:
-        return not message["fn"].support.is_discrete
-    except NotImplementedError:  # a distribution of the user's, which does not say
-        return False
+    return is_discrete(message["fn"]) is False  # a distribution of the user's may not say

@@ -50,6 +50,14 @@ def is_point(fn: Any) -> bool:
     return isinstance(base_of(fn), dist.Delta)
 
 
+def is_discrete(fn: Any) -> bool | None:
+    """Whether values have probabilities rather than a density; None where the distribution does not say its support."""
+    try:
+        return fn.support.is_discrete
+    except NotImplementedError:
+        return None
+
+
 def support_of(fn: Any) -> constraints.Constraint:
     """The set over which the density integrates to 1."""
     if not is_periodic(fn):
