@@ -71,8 +71,8 @@ def log_marginal(
         num_samples, seed, khat_threshold, and notes, where something must be known beside the numbers: precision,
         factors, a guide without a density, the clock. elbo is the mean log weight of one draw. last_doubling (nats) is
         what the second half of the draws added: where the bias falls as 1/S, its mean over data is about the bias that
-        remains at S. Also over (datum, num_draws): running, the estimate from the first K draws for K = 1, 2, 4, … and S. Where
-        a method optimises something for each datum: converged. Where the estimate is exact, its error is 0 or the
+        remains at S. Also over (datum, num_draws): running, the estimate from the first K draws, K = 1, 2, 4, … and S.
+        Where a method optimises something for each datum: converged. Where the estimate is exact, its error is 0 or the
         numerical one, ess, khat and last_doubling are NaN, and running is absent. With method="auto", elbo is that of
         q as it is, and iwae_bound and iwae_bound_se are the estimate from it; AIS has fewer draws, and NaN in running.
 
