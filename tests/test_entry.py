@@ -3,6 +3,7 @@
 import inspect
 import threading
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,9 @@ def fitted(seed: int = 0, **options: Any) -> ppvae.Fit:
     return ppvae.fit(ppvae.create("vae", **SMALL), digits(), epochs=1, seed=seed, **options)
 
 
+@cache
 def model() -> ppvae.Model:
+    """Made once: threads of the test itself must not share torch's generator."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return ppvae.create("vae", **SMALL)

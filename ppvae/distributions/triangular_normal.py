@@ -25,7 +25,8 @@ class TriangularNormal(dist.MultivariateNormal):
 
     def __init__(self, loc: Tensor, scale_tril: Tensor, *, validate_args: bool | None = None) -> None:
         super().__init__(loc, scale_tril=scale_tril, validate_args=validate_args)
-        self.drawn: tuple[Tensor, Tensor] | None = None
+        self.drawn: tuple[Tensor, Tensor] | None = None  # the last draw and its noise
+        self.drew = True  # whether this distribution drew it, rather than one of the same numbers with a gradient to φ
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> TriangularNormal:
         if torch.Size(batch_shape) == self.batch_shape:
@@ -37,17 +38,22 @@ class TriangularNormal(dist.MultivariateNormal):
         shape = self._extended_shape(sample_shape)
         noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
         value = self.loc + (self.scale_tril @ noise.unsqueeze(-1)).squeeze(-1)
-        self.drawn = value, noise
+        self.drawn, self.drew = (value, noise), True
         return value
+
+    def remind(self, other: TriangularNormal) -> None:
+        """Take the draw of another, of the same numbers, as a draw of this one, whose density is differentiated."""
+        self.drawn, self.drew = other.drawn, False
 
     def noise_of(self, value: Tensor) -> Tensor:
         """ε of a value [..., D]."""
         if self.drawn is None or self.drawn[0] is not value:
             return torch.linalg.solve_triangular(self.scale_tril, (value - self.loc).unsqueeze(-1), upper=False)[..., 0]
         noise = self.drawn[1]
-        if not value.requires_grad or self.loc.requires_grad or self.scale_tril.requires_grad:
+        if self.drew:
             return noise  # its derivative is 0, as the value was made of it
-        change = (value - value.detach()).unsqueeze(-1)
+        gap = value - self.loc  # of which only the derivative is used
+        change = (gap - gap.detach()).unsqueeze(-1)
         return noise + torch.linalg.solve_triangular(self.scale_tril, change, upper=False)[..., 0]
 
     def log_prob(self, value: Tensor) -> Tensor:

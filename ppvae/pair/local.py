@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -86,11 +87,11 @@ _CONDITION = 1e-3
 
 def _constrained(raw: Tensor, support: constraints.Constraint) -> Tensor:
     """Unconstrained numbers in the support, where no scale is 0 or infinite and no Cholesky factor is singular."""
-    if support is softplus_positive:
-        raw = raw.clamp_min(-_EDGE)
-    elif support is constraints.positive:
-        raw = raw.clamp(-_EDGE, _EDGE)
-    elif support is constraints.lower_cholesky:
+    if isinstance(support, type(softplus_positive)):  # by its type, as a copied model has a copy of it
+        return transform_to(support)(raw).clamp_min(math.exp(-_EDGE))
+    if isinstance(support, constraints.greater_than):
+        return transform_to(support)(raw.clamp(-_EDGE, _EDGE))
+    if isinstance(support, type(constraints.lower_cholesky)):
         diagonal = raw.diagonal(dim1=-2, dim2=-1).clamp(-_EDGE, _EDGE).exp()
         below = raw.tril(-1)
         if raw.shape[-1] > 1:

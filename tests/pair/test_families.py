@@ -25,8 +25,10 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, kl_
 
 import ppvae
 from ppvae.catalogue import FAMILIES
+from ppvae.pair.densities import Densities
 from ppvae.pair.guide_family import set_family
 from ppvae.pair.posterior import Posterior
+from ppvae.pair.sites import Grad
 
 SMALL: dict[str, dict[str, Any]] = {
     "low-rank": {"rank": 2},
@@ -277,3 +279,35 @@ def test_supports_are_kept() -> None:
         assert bool(constraints.positive.check(values["rate"]).all())
         assert bool(constraints.unit_interval.check(values["share"]).all())
         assert bool(constraints.simplex.check(values["mix"]).all())
+
+
+@pytest.mark.parametrize("grad", ["full", "path"])
+def test_gradients_of_log_q_are_those_of_given_values(grad: Grad) -> None:
+    """A draw that is scored by its noise has the value and the gradients of one that is scored by its place.
+
+    By central differences of log w in φ at fixed noise: the total derivative, less the score where grad is "path".
+    """
+    x = torch.rand(6, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64) + 0.5
+    model = prepared(Bounded().double(), "full-covariance", x)
+    phi = anywhere(model, 6)
+    leaves = {name: value.detach().clone().requires_grad_() for name, value in phi.items()}
+
+    def log_w(phi: dict[str, Tensor], values: dict[str, Tensor] | None = None) -> Densities:
+        with torch.random.fork_rng():
+            torch.manual_seed(5)
+            return ppvae.log_densities(model, Posterior(model, phi), x, 4, values, grad if values is None else "full")
+
+    drawn = log_w(leaves)
+    placed = log_w(phi, {name: value.detach() for name, value in drawn.values.items()})
+    torch.testing.assert_close(drawn.log_q, placed.log_q)
+    gradients = dict(zip(leaves, torch.autograd.grad(drawn.log_ratio.sum(), [*leaves.values()]), strict=True))
+    fixed = {name: value.detach() for name, value in drawn.values.items()}
+    generator = torch.Generator().manual_seed(7)
+    for name, value in phi.items():
+        step = 1e-5 * torch.randn(value.shape, generator=generator, dtype=torch.float64)
+        step = step.tril() if name == "scale_tril" else step
+        there, back = ({**phi, name: value + sign * step} for sign in (1, -1))
+        change = (log_w(there).log_ratio - log_w(back).log_ratio).sum() / 2
+        if grad == "path":  # the score Σ ∂ log q(z; φ) / ∂φ at fixed z enters log w with a minus sign
+            change = change + (log_w(there, fixed).log_q - log_w(back, fixed).log_q).sum() / 2
+        torch.testing.assert_close((gradients[name] * step).sum(), change, rtol=1e-5, atol=1e-9)

@@ -182,9 +182,8 @@ def test_a_triangular_normal_scores_its_own_draw(path: bool) -> None:
         z = ours.rsample(torch.Size([4]))
     theirs = dist.MultivariateNormal(loc, scale_tril=tril)
     if path:
-        drawn = ours.drawn
-        ours = TriangularNormal(loc.detach(), tril.detach())
-        ours.drawn = drawn
+        drew, ours = ours, TriangularNormal(loc.detach(), tril.detach())
+        ours.remind(drew)
         theirs = dist.MultivariateNormal(loc.detach(), scale_tril=tril.detach())
     values = [fn.log_prob(z).sum() for fn in (ours, theirs)]
     torch.testing.assert_close(*values)
