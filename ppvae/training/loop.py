@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import pyro
@@ -189,7 +190,7 @@ class Training:
             ((phi, densities),) = self.inner.last
             where = describe_nonfinite((self.model, self.strategy), phi, densities())
             raise NonFiniteError(f"the loss became {value} at step {self.steps}: {where}")
-        if value < 0 and self.settings.beta <= 1:  # a larger β multiplies the noise of log p(z) − log q(z), too
+        if value < 0 and self._has_limit:
             self._refuse_excess()
         for parameter in self.trained:  # as zero_grad does, without its bookkeeping
             parameter.grad = None
@@ -202,6 +203,14 @@ class Training:
         self.strategy.step_rows()
         self.steps += 1
         return -value if bound is None else bound.item()
+
+    @cached_property
+    def _has_limit(self) -> bool:
+        """Whether log p(x) ≤ 0, and a bound above it by far is a fault; found once, at the last step."""
+        if self.settings.beta > 1:  # which multiplies the noise of log p(z) − log q(z), too
+            return False
+        ((_, densities),) = self.inner.last
+        return densities().discrete_data
 
     def _refuse_excess(self) -> None:
         """Stop where the bound of discrete data is too high for noise."""
