@@ -22,7 +22,7 @@ from ppvae import require
 from ppvae.catalogue import register
 from ppvae.errors import PpvaeError
 from ppvae.nn.networks import ACTIVATIONS, recognition
-from ppvae.nn.units import HasUnits, Standardize, deviations
+from ppvae.nn.units import HasUnits, Standardize
 from ppvae.pair.local import Local, Phi
 from ppvae.pair.model import Model
 
@@ -116,9 +116,8 @@ class GMM(HasUnits, Model):
         """
         if len(x) < self.num_components:
             raise PpvaeError(f"{self.num_components} components need at least as many data, got {len(x)}")
-        self.learn_units(x)
         rows = x.detach().flatten(1).cpu().double()
-        mean, scale = rows.mean(0), deviations(rows, torch.finfo(self.scale.dtype).eps)
+        mean, scale = self.learn_units(rows)
         with torch.no_grad():
             self.num_data.fill_(len(x))
             self.floor.copy_(self._floor(scale.square()))

@@ -27,19 +27,20 @@ class HasUnits:
         self.register_buffer("scale", torch.ones(size))
         self.register_load_state_dict_pre_hook(_earlier)
 
-    def learn_units(self, x: Tensor, *, common: bool = False) -> None:
-        """Set shift and scale to the mean and deviation of each coordinate of x [N, *event].
+    def learn_units(self, x: Tensor, *, common: bool = False) -> tuple[Tensor, Tensor]:
+        """Set shift and scale to the mean and deviation of each coordinate of x [N, *event]; both in double precision.
 
         Args:
             common: one scale for all coordinates, the root of their mean variance.
         """
         rows = x.detach().flatten(1).double()
-        scale = deviations(rows, torch.finfo(self.scale.dtype).eps)
+        mean, scale = rows.mean(0), deviations(rows, torch.finfo(self.scale.dtype).eps)
         if common:
             scale = scale.square().mean().sqrt().expand_as(scale)
         with torch.no_grad():
-            self.shift.copy_(rows.mean(0))
+            self.shift.copy_(mean)
             self.scale.copy_(scale)
+        return mean, scale
 
     def inside(self, x: Tensor) -> Tensor:
         """x [..., D] in the learned units."""
