@@ -21,16 +21,14 @@ def entry(function: F) -> F:
     """
 
     @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        with _LOCK:
-            torch = sys.modules.get("torch")
-            if torch is None:
-                return function(*args, **kwargs)
-            with torch.inference_mode(False), torch.enable_grad():
-                return function(*map(_thawed, args), **{name: _thawed(value) for name, value in kwargs.items()})
+    def with_gradients(*args: Any, **kwargs: Any) -> Any:
+        torch = sys.modules.get("torch")
+        if torch is None:
+            return function(*args, **kwargs)
+        with torch.inference_mode(False), torch.enable_grad():
+            return function(*map(_thawed, args), **{name: _thawed(value) for name, value in kwargs.items()})
 
-    call.__ppvae_entry__ = True  # type: ignore[attr-defined]
-    return call  # type: ignore[return-value]
+    return locked(with_gradients)  # type: ignore[return-value]
 
 
 def locked(function: F) -> F:
