@@ -22,6 +22,7 @@ import ppvae.distributions.kl  # registers divergences  # noqa: F401
 from ppvae import require
 from ppvae.entry import locked
 from ppvae.errors import PpvaeError
+from ppvae.pair.factors import is_factor
 from ppvae.pair.sites import GRADS, Draws, Grad, ModelRecorder, Site, draw
 from ppvae.pair.summation import sum_out
 from ppvae.pair.supports import is_discrete
@@ -77,7 +78,7 @@ class Densities:
     @property
     def likelihood_of_sites(self) -> dict[str, Tensor]:
         """`log_likelihood` of each observed site; of all under their joined names where a latent is summed out."""
-        observed = [name for name, site in self._p.items() if site.observed and not isinstance(site.fn, dist.Unit)]
+        observed = [name for name, site in self._p.items() if site.observed and not is_factor(site.fn)]
         if self._summed or len(observed) == 1:
             return {"+".join(observed): self.log_likelihood}
         return {name: self.site_log_prob[name] for name in observed}
@@ -105,8 +106,7 @@ class Densities:
     @property
     def discrete_data(self) -> bool:
         """Whether every observed site has probabilities, so that log p(x) ≤ 0."""
-        observed = [site for site in self._p.values() if site.observed]
-        return all(is_discrete(site.fn) for site in observed)
+        return all(is_discrete(site.fn) for site in self._p.values() if site.observed)
 
     @cached_property
     def log_weight(self) -> Tensor:

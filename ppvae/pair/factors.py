@@ -1,4 +1,4 @@
-"""The factors of a model: terms of its joint that belong to no distribution."""
+"""The factors of a model, terms of its joint that belong to no distribution, and the observed sites beside them."""
 
 from __future__ import annotations
 
@@ -19,6 +19,15 @@ from ppvae.randomness import seeded
 def is_factor(fn: Any) -> bool:
     """Whether the distribution of a site is that of `pyro.factor`."""
     return isinstance(base_of(fn), dist.Unit)
+
+
+def observed_sites(trace: Any) -> dict[str, Any]:
+    """The observed sites of a Pyro trace that have a distribution: not those of pyro.factor and pyro.deterministic."""
+    return {
+        name: site
+        for name, site in sample_sites(trace).items()
+        if site["is_observed"] and not site["infer"].get("_deterministic") and not is_factor(site["fn"])
+    }
 
 
 def factors(model: Model, x: Tensor) -> list[str]:

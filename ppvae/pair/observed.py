@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import pyro.distributions as dist
 import torch
 from pyro import poutine
 from torch import Tensor
 
 from ppvae.data.dataset import Data
 from ppvae.errors import PpvaeError
+from ppvae.pair.factors import observed_sites
 from ppvae.pair.model import Model
-from ppvae.pair.sites import sample_sites
-from ppvae.pair.supports import base_of, is_discrete
+from ppvae.pair.supports import is_discrete
 from ppvae.randomness import seeded
 
 
@@ -29,17 +26,10 @@ def refuse_density(name: str, model: Model, data: Data, x: Tensor) -> None:
     if not data.discrete:
         return
     with torch.no_grad(), seeded(0, device=x.device):
-        sites = sample_sites(poutine.trace(model).get_trace(x))
+        sites = observed_sites(poutine.trace(model).get_trace(x))
     for site, message in sites.items():
-        if message["is_observed"] and _is_density(message):
+        if is_discrete(message["fn"]) is False:  # a distribution of the user's may not say
             raise PpvaeError(
                 f"{name} gives site {site!r} a density over real numbers, and {data.name} ({data.treatment}) is "
                 'discrete: use a likelihood for such values, or treatment="real"'
             )
-
-
-def _is_density(message: Any) -> bool:
-    """Whether a site has a density; pyro.deterministic and pyro.factor have no distribution of their own."""
-    if message["infer"].get("_deterministic") or isinstance(base_of(message["fn"]), dist.Unit):
-        return False
-    return is_discrete(message["fn"]) is False  # a distribution of the user's may not say

@@ -13,9 +13,8 @@ from pyro import poutine
 from torch import Tensor
 
 from ppvae.errors import PpvaeError
-from ppvae.pair.factors import is_factor
+from ppvae.pair.factors import observed_sites
 from ppvae.pair.model import Model
-from ppvae.pair.sites import sample_sites
 from ppvae.randomness import seeded
 
 
@@ -71,11 +70,11 @@ def _find(model: Model, x: Tensor) -> Parts:
     name = type(model).__name__
     try:
         with torch.no_grad(), seeded(0, device=x.device), pyro.validation_enabled(False):
-            sites = _observed(poutine.trace(model).get_trace(numbered.to(x)))
+            sites = observed_sites(poutine.trace(model).get_trace(numbered.to(x)))
     except Exception:
         # a program that cannot run at such values: a lone site that has all numbers observes x
         with torch.no_grad(), seeded(0, device=x.device), pyro.validation_enabled(False):
-            sites = _observed(poutine.trace(model).get_trace(x[:2]))
+            sites = observed_sites(poutine.trace(model).get_trace(x[:2]))
         values = [site["value"] for site in sites.values()]
         if len(values) != 1 or values[0][:1].numel() != size:
             raise PpvaeError(
@@ -99,14 +98,6 @@ def _find(model: Model, x: Tensor) -> Parts:
     if len(every.unique()) < len(every):
         raise PpvaeError(f"{name} observes the same number of x at several of its sites {_names(sites)}")
     return Parts(places, size)
-
-
-def _observed(trace: Any) -> dict[str, Any]:
-    return {
-        name: site
-        for name, site in sample_sites(trace).items()
-        if site["is_observed"] and not site["infer"].get("_deterministic") and not is_factor(site["fn"])
-    }
 
 
 def _names(sites: Mapping[str, Any]) -> str:
