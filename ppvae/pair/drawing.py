@@ -117,7 +117,7 @@ def samples_in_blocks(pair: Pair, size: int, key: tuple[int, int], block: Callab
     """`block(index)` for full blocks of positions, so that draws do not depend on `size`; cut to `size`."""
     device = pair.start.device
     parts = []
-    with torch.no_grad(), forked(device), pyro.validation_enabled(False), explained(type(pair.model).__name__):
+    with evaluating(pair):
         for at in range(0, size, DATA_BLOCK):
             reseed(block_seed(*key, at // DATA_BLOCK), device)
             parts.append(block((at + torch.arange(DATA_BLOCK, device=device)).clamp_max(size - 1)))

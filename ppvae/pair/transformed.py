@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import ComposeTransform, IndependentTransform, TransformedDistribution
 
 from ppvae.distributions.triangular_normal import TriangularNormal
+from ppvae.pair.supports import base_of
 
 
 def remembering(fn: Any) -> Any:
@@ -76,8 +77,5 @@ def _innermost(fn: Any) -> Any:
 
 
 def _transforms(fn: Any) -> list[Any]:
-    while not isinstance(fn, TransformedDistribution):
-        fn = getattr(fn, "base_dist", None)
-        if fn is None:
-            return []
-    return list(fn.transforms)
+    base = base_of(fn)
+    return list(base.transforms) if isinstance(base, TransformedDistribution) else []
