@@ -92,14 +92,10 @@ def load_data(
     if isinstance(name, Data):
         if column is not None:
             raise no_column(column, "a Data")
-        data, default = name, name.treatment
+        data = _treat(name, treatment or name.treatment, seed, like)
     else:
         kind, raw, default = read(name, path, seed, column, like)
-        data = _data(kind, raw)
-        default = default or as_they_are(*data.splits.values())
-    data = _treat(data, treatment or default, seed, like)
-    if not isinstance(name, Data):
-        data = replace(data, **dict(zip(SPLITS, in_single_precision(*data.splits.values()), strict=True)))
+        data = treated(kind, raw, treatment or default, seed, like)
     if size is not None:
         if size > len(data.train):
             raise PpvaeError(f"num_train is {size}, but {data.name!r} has only {len(data.train)} training rows")
@@ -161,6 +157,13 @@ def treatment_like(like: Preparation, treatment: str | None) -> str:
     return treatment or like.treatment
 
 
+def treated(name: str, raw: Raw, treatment: str | None, seed: int, like: Preparation | None) -> Data:
+    """Untreated values as data in three splits; where treatment is None, their values decide it."""
+    data = _data(name, raw)
+    data = _treat(data, treatment or as_they_are(*data.splits.values()), seed, like)
+    return replace(data, **dict(zip(SPLITS, in_single_precision(*data.splits.values()), strict=True)))
+
+
 def _treat(data: Data, treatment: str, seed: int, like: Preparation | None) -> Data:
     if treatment == data.treatment:
         return data
@@ -172,10 +175,8 @@ def _treat(data: Data, treatment: str, seed: int, like: Preparation | None) -> D
         preparation = preparation.learned(data.train)
     preparation.require_values(repr(data.name), *untreated.values())
     splits = {split: preparation.apply(x) for split, x in untreated.items()}
-    if data.log_prob is not None and preparation.shift is not None:
-        mean, std = (torch.tensor(part, dtype=torch.float64) for part in preparation.units)
-        shape = data.event_shape
-        log_prob = partial(_standardised_log_prob, data.log_prob, mean.reshape(shape), std.reshape(shape))
+    if data.log_prob is not None and (units := preparation.units(data.event_shape)) is not None:
+        log_prob = partial(_standardised_log_prob, data.log_prob, *units)
     if treatment in DRAWN:
         drawn = {split: binarised(x, seed, split) for split, x in splits.items()}
         splits = drawn if treatment == "static" else drawn | {"train": data.train}

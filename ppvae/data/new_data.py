@@ -10,7 +10,7 @@ import torch
 from ppvae import require
 from ppvae.catalogue import SOURCES
 from ppvae.data.dataset import Data
-from ppvae.data.loading import DataLike, data_root, load_data, read, treatment_like
+from ppvae.data.loading import DataLike, data_root, load_data, read, treated, treatment_like
 from ppvae.data.preparation import Preparation, in_single_precision
 from ppvae.data.readers import SPLITS
 from ppvae.data.source import binarised
@@ -47,16 +47,15 @@ def read_new(
     """
     if split is not None:
         require.one_of("split", split, (*SPLITS, ALL))
-    if isinstance(name, Data) or (isinstance(name, str) and name in SOURCES):
-        data = load_data(name, treatment=treatment, root=root, seed=seed, labels=labels, like=like)
-        return observations(data, split or "test")
+    if isinstance(name, Data):
+        return observations(load_data(name, treatment=treatment, seed=seed, labels=labels, like=like), split or "test")
+    chosen = treatment_like(like, treatment)
     kind, raw, _ = read(name, data_root(root), seed, labels, like)
-    if "all" not in raw.x:
-        data = load_data(name, treatment=treatment, root=root, seed=seed, labels=labels, like=like)
-        return observations(data, split or "test")
+    if "all" not in raw.x or (isinstance(name, str) and name in SOURCES):
+        return observations(treated(kind, raw, chosen, seed, like), split or "test")
     if split not in (None, ALL):
         raise PpvaeError(f"{kind!r} is not split, as it is not the data of the fit: remove split")
-    chosen, x = treatment_like(like, treatment), raw.x["all"]
+    x = raw.x["all"]
     check_values(f"data {kind!r}", x)
     preparation = replace(like, treatment=chosen)
     preparation.require_values(repr(kind), x)

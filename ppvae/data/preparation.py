@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ppvae import require
 from ppvae.data.readers import Label
-from ppvae.data.treatment import TREATMENTS, VALUES, check_values, holds, treatments
+from ppvae.data.treatment import TREATMENTS, VALUES, holds, treatments
 from ppvae.errors import PpvaeError
 
 #: the most steps of single precision that a column's standard deviation may be worth: below it, rounding matters
@@ -62,7 +62,7 @@ class Preparation:
         constant = rows.amin(0) == rows.amax(0)  # whose deviation may be slightly above 0 by rounding
         rows = rows.double()
         std = rows.std(0, correction=0).masked_fill(constant, 1.0)
-        return type(self)(**{**_shallow(self), "shift": tuple(rows.mean(0).tolist()), "scale": tuple(std.tolist())})
+        return replace(self, shift=tuple(rows.mean(0).tolist()), scale=tuple(std.tolist()))
 
     def require_values(self, where: str, *parts: Tensor) -> None:
         """Refuse untreated values that the treatment does not take."""
@@ -76,15 +76,17 @@ class Preparation:
         """The prepared values of untreated x [N, *event], before any draws."""
         if self.treatment == "threshold":
             return (x > 0.5).to(x.dtype)
-        if self.shift is None or self.scale is None:
+        if (units := self.units(x.shape[1:])) is None:
             return x
-        shift, scale = (torch.tensor(part, dtype=torch.float64).reshape(x.shape[1:]) for part in self.units)
+        shift, scale = units
         return ((x.double() - shift) / scale).to(x.dtype)
 
-    @property
-    def units(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Shift and scale, where there are."""
-        return self.shift or (), self.scale or ()
+    def units(self, event_shape: torch.Size) -> tuple[Tensor, Tensor] | None:
+        """Shift and scale of a datum [*event] in double precision, or None where values keep their units."""
+        if self.shift is None or self.scale is None:
+            return None
+        shift, scale = (torch.tensor(part, dtype=torch.float64) for part in (self.shift, self.scale))
+        return shift.reshape(event_shape), scale.reshape(event_shape)
 
     def refuse_other(self, where: str, other: Preparation) -> None:
         """Refuse data that were prepared in another way than the training data of a fit."""
@@ -137,24 +139,24 @@ class Preparation:
 _WORDS = {"columns": "columns", "shift": "means", "scale": "standard deviations", "divisor": "units"}
 
 
-def _shallow(preparation: Preparation) -> dict[str, Any]:
-    return {field.name: getattr(preparation, field.name) for field in fields(preparation)}
-
-
 def alike(one: str, other: str) -> bool:
     """Whether data of one treatment are observations of the same kind as those of another."""
-    binary = all(VALUES[TREATMENTS[name][1]].discrete and TREATMENTS[name][1] == "binary" for name in (one, other))
-    return one == other or binary
+    return one == other or all(TREATMENTS[name][1] == "binary" for name in (one, other))
 
 
 def lossy(x: Tensor) -> Tensor:
     """Whether single precision rounds each number of a datum by too much of its deviation in x [N, *event]: [D]."""
-    rows = x.detach().flatten(1).double()
-    step = torch.finfo(torch.float32).eps * rows.abs().amax(0)
-    deviation = rows.std(0, correction=0)
+    rows = x.detach().flatten(1)
+    low, high = (end.double() for end in rows.aminmax(dim=0))
+    span, largest = high - low, torch.maximum(low.abs(), high.abs())
+    least = _STEPS * torch.finfo(torch.float32).eps * largest
     # a column whose values are neighbours in their own precision is constant but for rounding elsewhere
-    varies = rows.amax(0) - rows.amin(0) > 2 * torch.finfo(x.dtype).eps * rows.abs().amax(0)
-    return (varies & (_STEPS * step > deviation)) | ~rows.float().isfinite().all(0)
+    varies = span > 2 * torch.finfo(x.dtype).eps * largest
+    # a deviation is at least span / √(2N), so that few columns need to be summed
+    doubtful = varies & (least * math.sqrt(2 * len(rows)) > span)
+    if len(few := doubtful.nonzero()[:, 0]):
+        doubtful[few] = least[few] > rows[:, few].double().std(0, correction=0)
+    return doubtful | ~largest.float().isfinite()
 
 
 def in_single_precision(*parts: Tensor) -> list[Tensor]:
@@ -166,7 +168,6 @@ def in_single_precision(*parts: Tensor) -> list[Tensor]:
 
 def require_precision(where: str, x: Tensor, dtype: torch.dtype) -> None:
     """Refuse training data x [N, *event] that single precision, or another `dtype`, would round by too much."""
-    check_values(where, x)
     if dtype == torch.float64 or not bool((bad := lossy(x)).any()):
         return
     column = int(bad.nonzero()[0])
