@@ -79,7 +79,7 @@ class Rounding:
                     other = guide.converted(self._other(), self.dtype)
                     theirs = theirs - _log_q(other, x.to(self.dtype), draws.converted(self.dtype))
         except Exception as error:  # any error of a program that is written for one precision
-            self.unknown = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            self.unknown = _first_line(error)
             return none if self.is_double else none + math.inf
         same = (ours == theirs) | theirs.isnan()  # −inf in both
         off = torch.where(same, 0.0, (ours - theirs).abs())
@@ -97,7 +97,7 @@ class Rounding:
             with default_precision(self.dtype):
                 again = prepared(other, method, options)
         except Exception as error:
-            self.unknown = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            self.unknown = _first_line(error)
             return torch.full_like(known.log_marginal.double(), 0.0 if self.is_double else math.inf)
         assert isinstance(again, Known)
         off = (again.log_marginal.double() - known.log_marginal.double()[few]).abs()
@@ -112,6 +112,10 @@ class Rounding:
         if self._model is None:
             self._model = converted(self.problem.model, self.dtype)
         return self._model
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _log_q(guide: Guide, x: Tensor, draws: Draws) -> Tensor:
