@@ -204,6 +204,19 @@ def truth(model: ppvae.Model, x: Tensor) -> Tensor:
     return by_quadrature(model, x, (0.0, 1.0))
 
 
+class Linear(ppvae.Model):
+    """z [2] ~ Normal(0, 1); x [4] ~ Normal(W z + b, 1)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.decoder = nn.Linear(2, 4)
+
+    def model(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(self.decoder(z), 1.0).to_event(1), obs=x)
+
+
 class Branching(ppvae.Model):
     """Looks at its latent."""
 

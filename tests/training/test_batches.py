@@ -6,30 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyro
-import pyro.distributions as dist
 import pytest
 import torch
 from checks import refusal
 from conftest import bounds, identical, weights
+from pairs import Linear
 from stops import stopped_before
 from torch import Tensor, nn
 
 import ppvae
 from ppvae.training.batches import batch_sizes
-
-
-class Linear(ppvae.Model):
-    """z [2] ~ Normal(0, 1); x [4] ~ Normal(W z + b, 1)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.decoder = nn.Linear(2, 4)
-
-    def model(self, x: Tensor) -> None:
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
-            pyro.sample("x", dist.Normal(self.decoder(z), 1.0).to_event(1), obs=x)
 
 
 class OwnEncoder(Linear):

@@ -13,6 +13,7 @@ import pytest
 import torch
 from checks import refusal
 from conftest import Untouched, bounds, identical, weights
+from pairs import Linear
 from pyro.infer import SVI, Trace_ELBO
 from pyro.optim import PyroOptim
 from safetensors.torch import load_file, save_file
@@ -38,27 +39,14 @@ class Transposed(nn.Module):
         return self.scale * (x @ self.layer.weight)
 
 
-class Plain(ppvae.Model):
-    """z [2] ~ Normal(0, 1); x [4] ~ Normal(W z + b, 1)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.decoder = nn.Linear(2, 4)
-
-    def model(self, x: Tensor) -> None:
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
-            pyro.sample("x", dist.Normal(self.decoder(z), 1.0).to_event(1), obs=x)
-
-
-class Tied(Plain):
+class Tied(Linear):
     """The same, with an encoder of the decoder's weights."""
 
     def encoder(self) -> nn.Module:
         return Transposed(self.decoder)
 
 
-class SharedGuide(Plain):
+class SharedGuide(Linear):
     """The guide's module is a part of the decoder, and it has one of its own, which is named twice."""
 
     guide_modules = ("link", "shift", "shift.0")
@@ -74,7 +62,7 @@ class SharedGuide(Plain):
             pyro.sample("z", dist.Normal(loc, 1.0).to_event(1))
 
 
-def made(kind: type[Plain] = Plain) -> Any:
+def made(kind: type[Linear] = Linear) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return kind()
@@ -173,7 +161,7 @@ def test_a_frozen_guide_keeps_what_it_shares() -> None:
 
 
 def test_a_module_named_twice_in_the_model_steps_once() -> None:
-    class Twice(Plain):
+    class Twice(Linear):
         def __init__(self) -> None:
             super().__init__()
             self.again = nn.ModuleList([self.decoder])
